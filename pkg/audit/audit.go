@@ -1,0 +1,152 @@
+// Package audit defines the record of a state change and the hash chain over batches of records.
+//
+// A record's canonical bytes are what is kept, hashed and shown: JSON with the fields in the order of Record and the
+// keys of Detail sorted. A batch is what the store committed together; its root is the Merkle tree hash of RFC 6962,
+// Section 2.1, over the canonical bytes in order, and the chain's head after it is
+// SHA-256(previous head || change number as 8 octets, big endian || root). Whoever holds a head can tell whether
+// anything before it was changed, dropped or put in another order.
+package audit
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Hash is a node or a head of the chain. The zero value is the head before the first batch.
+type Hash [sha256.Size]byte
+
+// Record says who did what to what. Target names the thing as REST does: "certificate/FINGERPRINT", "token/ID".
+// Nothing in a record is secret.
+type Record struct {
+	Time      time.Time         `json:"time"` // UTC, microseconds
+	Action    string            `json:"action"`
+	Actor     string            `json:"actor"` // the principal's name
+	Role      string            `json:"role,omitempty"`
+	Source    string            `json:"source,omitempty"` // network address
+	RequestID string            `json:"request_id,omitempty"`
+	Target    string            `json:"target,omitempty"`
+	Detail    map[string]string `json:"detail,omitempty"`
+}
+
+// Actions that records carry. A record of another action is valid; these are the ones that more than one package names.
+const (
+	ActionIssue     = "certificate.issue"
+	ActionRenew     = "certificate.renew"
+	ActionRevoke    = "certificate.revoke"
+	ActionHold      = "certificate.hold"
+	ActionRelease   = "certificate.release"
+	ActionBootstrap = "store.bootstrap"
+	ActionRewrap    = "key.rewrap"
+	ActionToken     = "token.create"
+	ActionTokenEnd  = "token.revoke"
+	ActionProfile   = "profile.put"
+)
+
+// Canonical returns the record's canonical bytes. The time is cut to microseconds, which both stores keep.
+func (r Record) Canonical() []byte {
+	r.Time = r.Time.UTC().Truncate(time.Microsecond)
+	b := new(bytes.Buffer)
+	enc := json.NewEncoder(b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(r); err != nil {
+		panic("audit: a record of strings and a time does not encode: " + err.Error())
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+// Parse reads canonical bytes. Bytes that Canonical would not have written are an error: a record that can be read in
+// two ways proves nothing.
+func Parse(canonical []byte) (Record, error) {
+	var r Record
+	dec := json.NewDecoder(bytes.NewReader(canonical))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&r); err != nil {
+		return Record{}, fmt.Errorf("reading an audit record: %w", err)
+	}
+	if !bytes.Equal(r.Canonical(), canonical) {
+		return Record{}, fmt.Errorf("reading an audit record: the bytes are not in canonical form")
+	}
+	return r, nil
+}
+
+// Root returns the Merkle tree hash of the records' canonical bytes (RFC 6962, Section 2.1).
+func Root(records [][]byte) Hash {
+	switch n := len(records); n {
+	case 0:
+		return sha256.Sum256(nil)
+	case 1:
+		return sha256.Sum256(append([]byte{0}, records[0]...))
+	default:
+		k := 1 // the largest power of two below n
+		for k*2 < n {
+			k *= 2
+		}
+		left, right := Root(records[:k]), Root(records[k:])
+		var b [1 + 2*sha256.Size]byte
+		b[0] = 1
+		copy(b[1:], left[:])
+		copy(b[1+sha256.Size:], right[:])
+		return sha256.Sum256(b[:])
+	}
+}
+
+// Next returns the chain's head after a batch with the given change number and root.
+func Next(head Hash, change int64, root Hash) Hash {
+	var b [2*sha256.Size + 8]byte
+	copy(b[:], head[:])
+	binary.BigEndian.PutUint64(b[sha256.Size:], uint64(change))
+	copy(b[sha256.Size+8:], root[:])
+	return sha256.Sum256(b[:])
+}
+
+// Batch is what one commit added to the chain. A batch without records still moves the head: it carries a change that
+// needs no record, such as a published CRL.
+type Batch struct {
+	Change   int64 // the store's change number, counting from 1
+	FirstSeq int64 // sequence number of the first record, counting from 1; of the next batch's first when Count is 0
+	Count    int
+	Root     Hash
+	Head     Hash // after this batch
+}
+
+// Event is a record with its place in the chain.
+type Event struct {
+	Seq    int64
+	Change int64
+	Bytes  []byte // canonical
+}
+
+// A Verifier walks the chain from its beginning. The zero value stands before the first batch. It is not safe for
+// concurrent use.
+type Verifier struct {
+	Head    Hash
+	Change  int64
+	Records int64
+}
+
+// Add checks the next batch and its records against what came before. The error says where the chain breaks.
+func (v *Verifier) Add(b Batch, records [][]byte) error {
+	switch {
+	case b.Change != v.Change+1:
+		return fmt.Errorf("change %d follows %d: batches are missing or out of order", b.Change, v.Change)
+	case len(records) != b.Count:
+		return fmt.Errorf("change %d has %d audit records, its batch was sealed with %d", b.Change, len(records), b.Count)
+	case b.FirstSeq != v.Records+1:
+		return fmt.Errorf("change %d begins with record %d, want %d", b.Change, b.FirstSeq, v.Records+1)
+	case Root(records) != b.Root:
+		return fmt.Errorf("change %d: the audit records %d to %d are not those that were sealed", b.Change, b.FirstSeq, b.FirstSeq+int64(b.Count)-1)
+	case Next(v.Head, b.Change, b.Root) != b.Head:
+		return fmt.Errorf("change %d: the chain does not continue from the batch before", b.Change)
+	}
+	for i, r := range records {
+		if _, err := Parse(r); err != nil {
+			return fmt.Errorf("record %d: %w", b.FirstSeq+int64(i), err)
+		}
+	}
+	v.Head, v.Change, v.Records = b.Head, b.Change, v.Records+int64(b.Count)
+	return nil
+}

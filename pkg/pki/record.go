@@ -1,0 +1,90 @@
+package pki
+
+import "time"
+
+// Issuer is a CA as people know it: a name and its policy. It has one or more keys, of which the current one signs
+// (RFC 5280, Section 3.2; a key has one or more certificates). Serial numbers are unique per issuer.
+type Issuer struct {
+	ID      int64  // internal; never leaves the process
+	Name    string // how REST and the command line call it, as in "issuing"
+	Root    bool   // a trust anchor of ours: its certificate is self-signed
+	Created time.Time
+}
+
+// IssuerKey is a key that signs for an issuer. The addresses that certificates carry name the key, by KeyID.
+type IssuerKey struct {
+	ID        int64 // internal
+	IssuerID  int64
+	KeyID     string // first 16 hexadecimal digits of SHA-256 of the SubjectPublicKeyInfo
+	Current   bool   // signs new certificates; older keys still sign CRLs and OCSP answers
+	SealedKey []byte // the private key, sealed; see package keys
+	Created   time.Time
+}
+
+// IssuerCertificate is a certificate of an issuer's key: self-signed, signed by another issuer, or a link.
+type IssuerCertificate struct {
+	ID          int64 // internal
+	IssuerKeyID int64
+	ParentKeyID int64 // the issuer key that signed it; its own IssuerKeyID when self-signed; 0 when a stranger's
+	Fingerprint Fingerprint
+	Current     bool // the one that is copied into new certificates' issuer and chain
+	DER         []byte
+}
+
+// Fingerprint is the SHA-256 hash of a certificate's DER. It is the certificate's id towards clients.
+type Fingerprint [32]byte
+
+// Certificate is the record of an issued certificate.
+type Certificate struct {
+	IssuerID       int64
+	IssuerKeyID    int64
+	Serial         SerialNumber
+	Fingerprint    Fingerprint
+	SPKIHash       [32]byte // SHA-256 of the SubjectPublicKeyInfo
+	Subject        string   // RFC 4514, for people and search
+	SANs           []string // "DNS:...", "IP:...", "URI:...", "email:...", "UPN:...", in the order of the extension
+	Profile        string
+	ProfileVersion int
+	Requester      string      // the principal's name
+	Protocol       string      // "rest", "scep", "internal", ...
+	Device         string      // the device's text identity; empty if none
+	Source         string      // the requester's network address, without port; empty if internal
+	TransactionID  string      // SCEP's; empty otherwise
+	Replaces       Fingerprint // the certificate that this one renews; zero if none
+	CRLScope       string      // the CRL that speaks of it: ScopeFull, or one of a sharded set
+	CRLShard       int
+	NotBefore      time.Time // whole seconds, UTC
+	NotAfter       time.Time // inclusive (RFC 5280, Section 4.1.2.5)
+	IssuedAt       time.Time // microseconds, UTC
+	DER            []byte    // nil for imports that lack it
+
+	Revocation *Revocation // nil while good
+}
+
+// ScopeFull is the scope of the complete CRL that speaks of every certificate of an issuer key.
+const ScopeFull = "full"
+
+// CRL is a published certificate revocation list (RFC 5280, Section 5).
+type CRL struct {
+	IssuerKeyID int64
+	Scope       string
+	Shard       int
+	Number      int64 // cRLNumber: max(stored + 1, Unix seconds)
+	ThisUpdate  time.Time
+	NextUpdate  time.Time
+	Scheduled   bool  // made by the timer: entries of ended certificates may leave after it
+	Change      int64 // the store's change number whose state it shows
+	Entries     int
+	DER         []byte
+	CreatedAt   time.Time
+}
+
+// ProfileVersion is one version of a profile's configuration, as the administrator wrote it.
+type ProfileVersion struct {
+	Name      string
+	Version   int    // counts from 1
+	Config    []byte // JSON; see package profile
+	Builtin   bool
+	CreatedAt time.Time
+	CreatedBy string
+}
