@@ -1,0 +1,395 @@
+// Package config reads the settings of the server's process: where it listens, where it keeps things, how often it
+// publishes. Issuers, profiles and tokens are not settings: they live in the store and reach every replica from there.
+//
+// A setting is taken from the command line's flag, else from the environment (CERTWRIGHT_ and the key's path in
+// capitals, as in CERTWRIGHT_CRL_INTERVAL), else from the file, else it has its default. The empty file is a working
+// server. A key that does not exist is refused: a misspelt setting must not be silently ignored.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/certwright/certwright/pkg/keys"
+)
+
+// EnvPrefix begins the name of every environment variable that is read.
+const EnvPrefix = "CERTWRIGHT_"
+
+// Config is every setting of the process. The zero value of a field means its default; Complete fills it in.
+type Config struct {
+	// Data is the folder of this process: the embedded store, the key file, the first token. Default: certwright in
+	// the user's data folder ($XDG_DATA_HOME, else ~/.local/share).
+	Data string `yaml:"data"`
+	// HTTP is where CRLs, OCSP and CA certificates are served in the clear. Default: 127.0.0.1:8080. "off" serves none.
+	HTTP string `yaml:"http"`
+	// HTTPS is where the REST API and the start page are served. Default: 127.0.0.1:8443.
+	HTTPS string `yaml:"https"`
+	// MTLS is where holders of our certificates serve themselves. Default: 127.0.0.1:8444. "off" serves none.
+	MTLS string `yaml:"mtls"`
+	// PublicURL is the http address under which verifiers reach HTTP. It goes into certificates. Default: http:// and
+	// the address of HTTP, which only this machine can reach. Example: http://pki.example.com
+	PublicURL string `yaml:"public_url"`
+	// Names are more names and addresses for the server's own certificate. Example: [pki.example.com, 192.0.2.7]
+	Names []string `yaml:"names"`
+	// Database is the Postgres connection string. Default: none, the embedded store in Data.
+	// Example: postgres://certwright@db.example.com/certwright?sslmode=verify-full
+	Database string `yaml:"database"`
+	// Migrate says whether serve brings the database's schema up to date by itself. Default: true. With several
+	// replicas, or a database role that may not change the schema, set false and run "certwright store migrate".
+	Migrate *bool `yaml:"migrate"`
+
+	Key  Key  `yaml:"key"`
+	Init Init `yaml:"init"`
+	CRL  CRL  `yaml:"crl"`
+	OCSP OCSP `yaml:"ocsp"`
+	Log  Log  `yaml:"log"`
+}
+
+// Key says where the key-encryption key comes from, which wraps every private key in the store. At most one may be set.
+type Key struct {
+	// File holds 32 random bytes, mode 0600. Default: kek.key in Data, made at the first start.
+	File string `yaml:"file"`
+	// PassphraseFile holds a passphrase in its first line. CERTWRIGHT_KEY_PASSPHRASE in the environment does as well.
+	PassphraseFile string `yaml:"passphrase_file"`
+	// Passphrase is only read from the environment, never from the file or a flag.
+	Passphrase string `yaml:"-"`
+	// Credential is the name of a systemd credential (LoadCredentialEncrypted=) with the same contents as File.
+	Credential string `yaml:"credential"`
+}
+
+// Init is what the first start makes. It has no effect on a store that exists.
+type Init struct {
+	// Name is the organization's name in the CA certificates. Default: Certwright. Example: Example Corp
+	Name string `yaml:"name"`
+	// KeyAlgorithm is of the root and the issuing CA: p-256 (default), p-384, p-521, rsa-2048, rsa-3072, rsa-4096,
+	// ed25519.
+	KeyAlgorithm keys.Algorithm `yaml:"key_algorithm"`
+}
+
+// CRL says how certificate revocation lists are published.
+type CRL struct {
+	// Interval is how often every CRL is made anew. Default: 1h.
+	Interval Duration `yaml:"interval"`
+	// NextUpdate is how long verifiers may use a CRL: how long an outage of this server can last before they refuse
+	// everybody. Default: 168h.
+	NextUpdate Duration `yaml:"next_update"`
+	// Coalesce is how long a revocation waits for others, so that a storm costs one CRL. Default: 200ms.
+	Coalesce Duration `yaml:"coalesce"`
+}
+
+// OCSP says how status requests are answered.
+type OCSP struct {
+	// NextUpdate is how long verifiers may use an answer. Default: 10m.
+	NextUpdate Duration `yaml:"next_update"`
+	// MaxAge is how long HTTP caches may keep one. Default: 1m.
+	MaxAge Duration `yaml:"max_age"`
+	// MaxStale is how old this replica's knowledge may be, when the store is away, before it answers tryLater.
+	// Default: 1m.
+	MaxStale Duration `yaml:"max_stale"`
+	// Unknown is the answer for serial numbers that were never issued: unauthorized (default, unsigned) or unknown
+	// (signed).
+	Unknown string `yaml:"unknown"`
+}
+
+// Log says how the log is written, to standard error.
+type Log struct {
+	// Format is text (default) or json.
+	Format string `yaml:"format"`
+	// Level is debug, info (default), warn or error.
+	Level string `yaml:"level"`
+}
+
+// Duration is a time.Duration in text form: 90s, 10m, 168h.
+type Duration time.Duration
+
+// UnmarshalText reads the form of time.ParseDuration. Zero and negative durations are refused.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is not a duration such as 90s, 10m or 168h", text)
+	}
+	if v <= 0 {
+		return fmt.Errorf("a duration of %s is not above zero", v)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalText returns the form of time.Duration.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// Off is the address of a listener that is not wanted.
+const Off = "off"
+
+// Load reads the file, if there is one, and the environment over it. path is what --config says; when it is empty,
+// certwright.yaml in the data folder is read if it exists. The flags are laid over the result by apply, before defaults
+// are filled in. lookup is os.LookupEnv.
+func Load(path string, lookup func(string) (string, bool), apply func(*Config)) (Config, error) {
+	var c Config
+	if apply == nil {
+		apply = func(*Config) {}
+	}
+	file, required := path, path != ""
+	if !required {
+		if v, ok := lookup(EnvPrefix + "CONFIG"); ok && v != "" {
+			file, required = v, true
+		}
+	}
+	if !required {
+		// The data folder itself may be set by a flag or the environment.
+		var where Config
+		if err := fromEnv(&where, lookup); err != nil {
+			return Config{}, err
+		}
+		apply(&where)
+		if where.Data == "" {
+			d, err := defaultData(lookup)
+			if err != nil {
+				return Config{}, err
+			}
+			where.Data = d
+		}
+		file = filepath.Join(where.Data, "certwright.yaml")
+	}
+	f, err := os.Open(file)
+	switch {
+	case err == nil:
+		defer f.Close()
+		if err := Decode(f, &c); err != nil {
+			return Config{}, fmt.Errorf("%s: %w", file, err)
+		}
+	case required || !errors.Is(err, fs.ErrNotExist):
+		return Config{}, fmt.Errorf("reading the configuration: %w", err)
+	}
+	if err := fromEnv(&c, lookup); err != nil {
+		return Config{}, err
+	}
+	apply(&c)
+	if c.Data == "" {
+		if c.Data, err = defaultData(lookup); err != nil {
+			return Config{}, err
+		}
+	}
+	return c, c.Complete()
+}
+
+// Decode reads one YAML document. Unknown keys are refused. Empty input changes nothing.
+func Decode(r io.Reader, c *Config) error {
+	data, err := io.ReadAll(io.LimitReader(r, 1<<20))
+	if err != nil {
+		return err
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	if err := dec.Decode(c); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if err := dec.Decode(new(Config)); !errors.Is(err, io.EOF) {
+		return errors.New("more than one document")
+	}
+	return nil
+}
+
+func defaultData(lookup func(string) (string, bool)) (string, error) {
+	if v, ok := lookup("XDG_DATA_HOME"); ok && filepath.IsAbs(v) {
+		return filepath.Join(v, "certwright"), nil
+	}
+	home, ok := lookup("HOME")
+	if !ok || home == "" {
+		return "", errors.New("there is no home folder to keep data in: say where with --data")
+	}
+	return filepath.Join(home, ".local", "share", "certwright"), nil
+}
+
+// Complete fills in the defaults and checks what does not fit. The error names the key.
+func (c *Config) Complete() error {
+	if c.Data == "" {
+		return errors.New("data: no folder")
+	}
+	data, err := filepath.Abs(c.Data)
+	if err != nil {
+		return fmt.Errorf("data: %w", err)
+	}
+	c.Data = data
+	setDefault(&c.HTTP, "127.0.0.1:8080")
+	setDefault(&c.HTTPS, "127.0.0.1:8443")
+	setDefault(&c.MTLS, "127.0.0.1:8444")
+	for key, addr := range map[string]string{"http": c.HTTP, "https": c.HTTPS, "mtls": c.MTLS} {
+		if addr == Off && key != "https" {
+			continue
+		}
+		if _, port, err := net.SplitHostPort(addr); err != nil || port == "" {
+			return fmt.Errorf("%s: %q is not an address such as 127.0.0.1:8080 or :8080", key, addr)
+		}
+	}
+	if c.PublicURL != "" {
+		c.PublicURL = strings.TrimRight(c.PublicURL, "/")
+		u, err := url.Parse(c.PublicURL)
+		switch {
+		case err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
+			return fmt.Errorf("public_url: %q is not an address such as http://pki.example.com", c.PublicURL)
+		case u.Scheme != "http":
+			// RFC 5280, Section 8: a verifier that needs TLS to fetch a CRL may need that CRL to check the TLS.
+			return fmt.Errorf("public_url: %q must be plain http: verifiers fetch CRLs and OCSP answers without TLS", c.PublicURL)
+		}
+	}
+	for _, n := range c.Names {
+		if strings.ContainsAny(n, " /:@*") && net.ParseIP(n) == nil || n == "" {
+			return fmt.Errorf("names: %q is not a host name or an IP address", n)
+		}
+	}
+	if set := count(c.Key.File != "", c.Key.PassphraseFile != "" || c.Key.Passphrase != "", c.Key.Credential != ""); set > 1 {
+		return errors.New("key: set one of file, passphrase_file and credential, not several")
+	}
+	if c.Migrate == nil {
+		yes := true
+		c.Migrate = &yes
+	}
+	setDefault(&c.Init.Name, "Certwright")
+	setDuration(&c.CRL.Interval, time.Hour)
+	setDuration(&c.CRL.NextUpdate, 7*24*time.Hour)
+	setDuration(&c.CRL.Coalesce, 200*time.Millisecond)
+	if c.CRL.NextUpdate < 2*c.CRL.Interval {
+		return fmt.Errorf("crl.next_update: %s is less than twice crl.interval (%s): one missed CRL would lock everybody out",
+			time.Duration(c.CRL.NextUpdate), time.Duration(c.CRL.Interval))
+	}
+	setDuration(&c.OCSP.NextUpdate, 10*time.Minute)
+	setDuration(&c.OCSP.MaxAge, time.Minute)
+	setDuration(&c.OCSP.MaxStale, time.Minute)
+	setDefault(&c.OCSP.Unknown, "unauthorized")
+	if c.OCSP.MaxAge >= c.OCSP.NextUpdate {
+		return fmt.Errorf("ocsp.max_age: %s is not below ocsp.next_update (%s)", time.Duration(c.OCSP.MaxAge), time.Duration(c.OCSP.NextUpdate))
+	}
+	setDefault(&c.Log.Format, "text")
+	setDefault(&c.Log.Level, "info")
+	for _, check := range []struct {
+		key, value string
+		allowed    []string
+	}{
+		{"ocsp.unknown", c.OCSP.Unknown, []string{"unauthorized", "unknown"}},
+		{"log.format", c.Log.Format, []string{"text", "json"}},
+		{"log.level", c.Log.Level, []string{"debug", "info", "warn", "error"}},
+	} {
+		if !contains(check.allowed, check.value) {
+			return fmt.Errorf("%s: %q is not one of %s", check.key, check.value, strings.Join(check.allowed, ", "))
+		}
+	}
+	return nil
+}
+
+// KEKFile returns the path of the key file, the default one when none is set.
+func (c *Config) KEKFile() string {
+	if c.Key.File != "" {
+		return c.Key.File
+	}
+	return filepath.Join(c.Data, "kek.key")
+}
+
+// Loopback reports whether an address that clients are told is one that only this machine reaches.
+func Loopback(rawURL string) bool {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return false
+	}
+	host := u.Hostname()
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.IsLoopback()
+	}
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
+}
+
+func setDefault(s *string, v string) {
+	if *s == "" {
+		*s = v
+	}
+}
+
+func setDuration(d *Duration, v time.Duration) {
+	if *d == 0 {
+		*d = Duration(v)
+	}
+}
+
+func count(bs ...bool) (n int) {
+	for _, b := range bs {
+		if b {
+			n++
+		}
+	}
+	return n
+}
+
+func contains(all []string, s string) bool {
+	for _, a := range all {
+		if a == s {
+			return true
+		}
+	}
+	return false
+}
+
+// fromEnv lays CERTWRIGHT_* over the settings.
+func fromEnv(c *Config, lookup func(string) (string, bool)) error {
+	if v, ok := lookup(EnvPrefix + "KEY_PASSPHRASE"); ok {
+		c.Key.Passphrase = v
+	}
+	return walkEnv(reflect.ValueOf(c).Elem(), EnvPrefix, lookup)
+}
+
+func walkEnv(v reflect.Value, prefix string, lookup func(string) (string, bool)) error {
+	for i := range v.NumField() {
+		key := v.Type().Field(i).Tag.Get("yaml")
+		if key == "-" {
+			continue
+		}
+		name, f := prefix+strings.ToUpper(key), v.Field(i)
+		text, ok := lookup(name)
+		if u, is := f.Addr().Interface().(interface{ UnmarshalText([]byte) error }); is {
+			if ok && text != "" {
+				if err := u.UnmarshalText([]byte(text)); err != nil {
+					return fmt.Errorf("%s: %w", name, err)
+				}
+			}
+			continue
+		}
+		if f.Kind() == reflect.Struct {
+			if err := walkEnv(f, name+"_", lookup); err != nil {
+				return err
+			}
+			continue
+		}
+		if !ok || text == "" {
+			continue
+		}
+		switch p := f.Addr().Interface().(type) {
+		case *string:
+			*p = text
+		case *[]string:
+			*p = strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })
+		case **bool:
+			b, err := strconv.ParseBool(text)
+			if err != nil {
+				return fmt.Errorf("%s: %q is neither true nor false", name, text)
+			}
+			*p = &b
+		default:
+			return fmt.Errorf("%s: settings of type %s cannot come from the environment", name, f.Type())
+		}
+	}
+	return nil
+}
