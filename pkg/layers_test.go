@@ -26,12 +26,12 @@ const (
 // packages still to come.
 var floors = [][]string{
 	0: {"api", "migrations", "web", "pkg", "pkg/fault", "pkg/internal/pgtest"},
-	1: {"pkg/pki", "pkg/groupcommit", "pkg/clock"},
-	2: {"pkg/der", "pkg/profile", "pkg/csr", "pkg/cms", "pkg/keys", "pkg/audit", "pkg/problem", "pkg/internal/certtest"},
+	1: {"pkg/pki", "pkg/der", "pkg/keys", "pkg/groupcommit", "pkg/clock"},
+	2: {"pkg/profile", "pkg/csr", "pkg/cms", "pkg/audit", "pkg/problem"},
 	3: {"pkg/store"},
 	4: {"pkg/store/postgres", "pkg/store/sqlite", "pkg/store/storetest"},
 	5: {"pkg/issuer", "pkg/auth", "pkg/lease", "pkg/device", "pkg/watch"},
-	6: {"pkg/ca", "pkg/crl", "pkg/ocsp"},
+	6: {"pkg/ca", "pkg/crl", "pkg/ocsp", "pkg/internal/certtest"},
 	7: {
 		"pkg/rest", "pkg/scep", "pkg/publish", "pkg/console", "pkg/est", "pkg/acme", "pkg/cmp",
 		"pkg/client", "pkg/relying",
