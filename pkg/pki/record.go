@@ -1,6 +1,11 @@
 package pki
 
-import "time"
+import (
+	"encoding/hex"
+	"errors"
+	"strings"
+	"time"
+)
 
 // Issuer is a CA as people know it: a name and its policy. It has one or more keys, of which the current one signs
 // (RFC 5280, Section 3.2; a key has one or more certificates). Serial numbers are unique per issuer.
@@ -33,6 +38,20 @@ type IssuerCertificate struct {
 
 // Fingerprint is the SHA-256 hash of a certificate's DER. It is the certificate's id towards clients.
 type Fingerprint [32]byte
+
+// String returns the hash in lower-case hexadecimal without separators.
+func (f Fingerprint) String() string { return hex.EncodeToString(f[:]) }
+
+// ParseFingerprint reads 64 hexadecimal digits in either case, with or without colons.
+func ParseFingerprint(text string) (Fingerprint, error) {
+	var f Fingerprint
+	b, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(text), ":", ""))
+	if err != nil || len(b) != len(f) {
+		return Fingerprint{}, errors.New("not a SHA-256 fingerprint: want 64 hexadecimal digits")
+	}
+	copy(f[:], b)
+	return f, nil
+}
 
 // Certificate is the record of an issued certificate.
 type Certificate struct {
