@@ -41,6 +41,12 @@ var (
 	ErrStale = errors.New("the state has changed in between")
 	// ErrLeaseLost says that the lease has passed to another holder.
 	ErrLeaseLost = errors.New("the lease is lost")
+	// ErrSchemaOld says that the store was made by an earlier release and must be migrated first.
+	ErrSchemaOld = errors.New("the store's schema is older than this program")
+	// ErrSchemaNew says that a later release has migrated the store.
+	ErrSchemaNew = errors.New("the store's schema is newer than this program")
+	// ErrSchemaDirty says that a migration was cut off in the middle.
+	ErrSchemaDirty = errors.New("a migration of the store's schema was interrupted")
 )
 
 // Store is everything. Callers take the smallest role that serves them.
@@ -123,8 +129,9 @@ type Certificates interface {
 	Certificate(ctx context.Context, f pki.Fingerprint) (pki.Certificate, error)
 	// CertificateBySerial returns the record of this issuer and serial number, with its DER.
 	CertificateBySerial(ctx context.Context, issuerID int64, s pki.SerialNumber) (pki.Certificate, error)
-	// ListCertificates returns a page of records without their DER, newest first, in the order of IssuedAt and then
-	// serial number. It returns the cursor of the next page, empty when there is none.
+	// ListCertificates returns a page of records without their DER, newest first: in the order of IssuedAt, then
+	// serial number (as octets), then issuer, all descending. It returns the cursor of the next page, empty when there
+	// is none.
 	ListCertificates(ctx context.Context, f CertificateFilter, p Page) ([]pki.Certificate, string, error)
 	// CountCertificates counts up to limit and then stops: a result of limit means "that many or more".
 	CountCertificates(ctx context.Context, f CertificateFilter, limit int) (int, error)
@@ -158,20 +165,21 @@ type CertificateFilter struct {
 
 // Page says which part of a list. The zero value is the first page of the default size.
 type Page struct {
-	Limit  int    // 0 means 100; at most 1000
+	Limit  int    // 0 means 100; more than 1000 means 1000
 	Cursor string // as the page before returned it; BadRequest when it was made up
 }
 
 // Statuses changes and tells what the CA says of certificates.
 type Statuses interface {
 	// ChangeStatus applies pki.Transition to the certificate as it stands when the transaction holds it. NotFound
-	// when there is no such certificate, and Transition's own refusals. It returns the record after the change.
+	// when there is no such certificate, and Transition's own refusals. It returns the record after the change,
+	// without its DER.
 	ChangeStatus(ctx context.Context, c StatusChange) (pki.Certificate, error)
 	// Status tells whether the issuer key issued this serial number and what it says of it: NotFound if it did not.
 	// A nil revocation is good. It reads an index only.
 	Status(ctx context.Context, issuerKeyID int64, s pki.SerialNumber) (*pki.Revocation, error)
 	// StatusEvents returns what changed after the given change number, oldest first, at most limit events, never
-	// splitting one change over two calls.
+	// splitting one change over two calls: a change that alone holds more than limit events comes whole.
 	StatusEvents(ctx context.Context, after int64, limit int) ([]StatusEvent, error)
 	// Revocations streams every certificate of the issuer key that is not good, in the order of serial numbers, as one
 	// consistent state, and the change number of that state. The sequence must be ranged over once, to its end or
@@ -263,7 +271,8 @@ type Profiles interface {
 type Tokens interface {
 	// AllTokens returns every token, revoked and expired ones included, newest first.
 	AllTokens(ctx context.Context) ([]pki.Token, error)
-	// CreateToken writes a token. Conflict when a token of that name is in force.
+	// CreateToken writes a token. Conflict when a token of that name has not been revoked, whether or not it has
+	// expired, or when the id exists.
 	CreateToken(ctx context.Context, t pki.Token, record audit.Record) error
 	// RevokeToken ends a token at the given time. NotFound when there is none, Conflict when it has been revoked, or
 	// when it is the last administrator's that is neither revoked nor expired at that time.
