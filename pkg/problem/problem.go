@@ -2,6 +2,7 @@
 package problem
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -78,6 +79,32 @@ func (d *Document) Header() http.Header {
 		h.Set("WWW-Authenticate", `Bearer realm="certwright"`)
 	}
 	return h
+}
+
+// GetStatus, GetHeaders, ContentType and Error let a document be returned as an error where a library renders errors by
+// asking them.
+func (d *Document) GetStatus() int { return d.Status }
+
+// GetHeaders returns Header.
+func (d *Document) GetHeaders() http.Header { return d.Header() }
+
+// ContentType returns the media type of a document, whatever was negotiated.
+func (d *Document) ContentType(string) string { return ContentType }
+
+// Error returns the title and the detail.
+func (d *Document) Error() string { return d.Title + ": " + d.Detail }
+
+type requestIDKey struct{}
+
+// WithRequestID returns a context that carries the id under which the log knows a request.
+func WithRequestID(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, requestIDKey{}, id)
+}
+
+// RequestID returns the id that the context carries, empty if none.
+func RequestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestIDKey{}).(string)
+	return id
 }
 
 // Write answers the request with the document. The request's answer must not have been begun.
