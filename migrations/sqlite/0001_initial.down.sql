@@ -17,3 +17,4 @@ DROP TABLE issuer;
 DROP TABLE audit_record;
 DROP TABLE audit_batch;
 DROP TABLE head;
+PRAGMA user_version = 0;
