@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -152,7 +153,7 @@ func (w *writer) transact(dc driverConn, ops []*op) (refusals []error, err error
 	}
 	open := true
 	defer func() {
-		if open { // an error, a panic, or nothing to commit
+		if open { // an error, or nothing to commit
 			w.keys = nil
 			_ = t.exec(`ROLLBACK`) // fails when SQLite has rolled back by itself
 		}
@@ -214,7 +215,7 @@ func (t *tx) apply(o *op) (refusal, err error) {
 			return nil, err
 		}
 	}
-	err = o.apply(t)
+	err = t.call(o)
 	_, refused := errors.AsType[*fault.Error](err)
 	switch {
 	case err != nil && !refused:
@@ -235,6 +236,17 @@ func (t *tx) apply(o *op) (refusal, err error) {
 		}
 	}
 	return refusal, nil
+}
+
+// call turns a panic into an error: package sql would take the connection away, and the other operations are not at
+// fault.
+func (t *tx) call(o *op) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic while writing: %v\n%s", r, debug.Stack())
+		}
+	}()
+	return o.apply(t)
 }
 
 // seal writes the records and moves the head.
