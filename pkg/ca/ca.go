@@ -1,0 +1,364 @@
+// Package ca is the certification authority: the only package that signs certificates, and the one through which their
+// status changes. It checks nobody's authority; the front-ends have done that when they call.
+//
+// Nothing that it signs is released before the store has it durably (decision «sign, commit, then release bytes»): Issue
+// returns a certificate only after its row is committed, and an error otherwise, even when the signature exists.
+package ca
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/certwright/certwright/pkg/audit"
+	"github.com/certwright/certwright/pkg/clock"
+	"github.com/certwright/certwright/pkg/csr"
+	"github.com/certwright/certwright/pkg/der"
+	"github.com/certwright/certwright/pkg/fault"
+	"github.com/certwright/certwright/pkg/issuer"
+	"github.com/certwright/certwright/pkg/pki"
+	"github.com/certwright/certwright/pkg/profile"
+	"github.com/certwright/certwright/pkg/store"
+)
+
+// serialDraws is how often a serial number is drawn for one certificate. A second draw needs 72 random bits to repeat
+// within a second; a third says that the random source is broken.
+const serialDraws = 3
+
+// Store is the part of a store that the authority uses.
+type Store interface {
+	store.Certificates
+	ChangeStatus(ctx context.Context, c store.StatusChange) (pki.Certificate, error)
+	AllProfiles(ctx context.Context) ([]pki.ProfileVersion, error)
+	BlockedKeys(ctx context.Context) (map[[32]byte]store.BlockedKey, error)
+}
+
+// Config is what an Authority is made of. Store, Issuers, Clock and PublicURL are required.
+type Config struct {
+	Store   Store
+	Issuers *issuer.Set
+	Clock   *clock.Guard
+	// PublicURL is where verifiers reach CRLs, OCSP and CA certificates, without a slash at the end.
+	PublicURL string
+	// Reserved are the names of our own listeners: nobody but the server gets a certificate for them.
+	Reserved []string
+	// StatusChanged is told of a change of status once it is durable and before the caller is. It must be quick.
+	StatusChanged func(c pki.Certificate)
+	Random        io.Reader // nil means crypto/rand
+	Logger        *slog.Logger
+}
+
+// Authority issues certificates and changes their status. It is safe for concurrent use.
+type Authority struct {
+	cfg       Config
+	policy    atomic.Pointer[policy]
+	templates sync.Map // templateKey -> *der.CertificateTemplate
+	issuers   sync.Map // pki.Fingerprint of an issuer's certificate -> profile.Issuer
+}
+
+// policy is what Follow loads: replaced whole, never edited.
+type policy struct {
+	change   int64
+	profiles map[string]*Profile
+	blocked  map[[32]byte]store.BlockedKey
+}
+
+// Profile is a profile in force, with the version that is stamped on its certificates.
+type Profile struct {
+	*profile.Profile
+	Version int
+	Record  pki.ProfileVersion
+}
+
+// New returns an authority that knows no profile until Follow is called.
+func New(cfg Config) (*Authority, error) {
+	switch {
+	case cfg.Store == nil, cfg.Issuers == nil, cfg.Clock == nil:
+		return nil, errors.New("ca: incomplete config")
+	case cfg.PublicURL == "" || strings.HasSuffix(cfg.PublicURL, "/"):
+		return nil, fmt.Errorf("ca: public URL %q must be set and not end in a slash", cfg.PublicURL)
+	}
+	if cfg.Random == nil {
+		cfg.Random = rand.Reader
+	}
+	if cfg.StatusChanged == nil {
+		cfg.StatusChanged = func(pki.Certificate) {}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	a := &Authority{cfg: cfg}
+	a.policy.Store(&policy{change: -1})
+	return a, nil
+}
+
+// Follow reloads profiles and blocked keys when the configuration has changed (see watch.Follower). A profile in the
+// store that this version does not accept keeps its name, and issuing with it is refused: the others go on.
+func (a *Authority) Follow(ctx context.Context, head store.Head) error {
+	if a.policy.Load().change == head.ConfigChange {
+		return nil
+	}
+	all, err := a.cfg.Store.AllProfiles(ctx)
+	if err != nil {
+		return fmt.Errorf("loading profiles: %w", err)
+	}
+	blocked, err := a.cfg.Store.BlockedKeys(ctx)
+	if err != nil {
+		return fmt.Errorf("loading blocked keys: %w", err)
+	}
+	next := &policy{change: head.ConfigChange, profiles: make(map[string]*Profile, len(all)), blocked: blocked}
+	for _, record := range all {
+		p, err := parseProfile(record)
+		if err != nil {
+			a.cfg.Logger.Error("a profile in the store is not valid: nothing is issued with it", "profile", record.Name, "version", record.Version, "err", err)
+			continue
+		}
+		next.profiles[record.Name] = &Profile{Profile: p, Version: record.Version, Record: record}
+	}
+	a.policy.Store(next)
+	return nil
+}
+
+// Profiles returns the profiles in force, in the order of their names.
+func (a *Authority) Profiles() []*Profile {
+	return slices.SortedFunc(maps.Values(a.policy.Load().profiles), func(x, y *Profile) int {
+		return strings.Compare(x.Name(), y.Name())
+	})
+}
+
+// Profile returns the profile in force under this name. The internal ones are not found.
+func (a *Authority) Profile(name string) (*Profile, error) {
+	profiles := a.policy.Load().profiles
+	if p, ok := profiles[name]; ok {
+		return p, nil
+	}
+	names := slices.Sorted(maps.Keys(profiles))
+	return nil, fault.New(fault.NotFound, "there is no profile %q", name).WithField("profile").
+		WithHint("there are %s", strings.Join(names, ", "))
+}
+
+// Request asks for a certificate. Either CSR or PublicKey is set.
+type Request struct {
+	Principal pki.Principal
+	RequestID string
+	Protocol  string // "rest", "scep", "internal"
+	Issuer    string // empty: the only issuing CA
+	Profile   string
+	CSR       *csr.Request
+	PublicKey crypto.PublicKey
+	// Subject and SANs, when not nil, replace what the CSR asks for.
+	Subject []der.Attribute
+	SANs    []der.GeneralName
+	// Validity or NotAfter ask for a certain life; both zero mean the profile's default.
+	Validity      time.Duration
+	NotAfter      time.Time
+	Device        string
+	TransactionID string
+
+	replaces pki.Fingerprint
+	action   string
+}
+
+// Issued is a certificate that the store has durably.
+type Issued struct {
+	Record   pki.Certificate     // with DER
+	Chain    []*x509.Certificate // the issuer's certificate first, up to the root
+	Warnings []string            // what the profile changed or found odd, for the requester
+}
+
+// Issue makes a certificate. Refusals are faults of the kinds BadRequest, BadCSR, BadPublicKey, PolicyRefused and NotFound;
+// Unavailable means that the store or the clock does not allow it now, and that nothing was issued.
+func (a *Authority) Issue(ctx context.Context, r Request) (*Issued, error) {
+	p, err := a.Profile(r.Profile)
+	if r.Profile == "" {
+		return nil, fault.New(fault.BadRequest, "the request names no profile").WithField("profile")
+	}
+	if err != nil {
+		return nil, err
+	}
+	i, err := a.cfg.Issuers.Current().Issuer(r.Issuer)
+	if err != nil {
+		return nil, err
+	}
+	if i.Root && !p.IsCA() {
+		return nil, fault.New(fault.PolicyRefused, "the root %q issues CA certificates only", i.Name).WithField("issuer")
+	}
+	if r.CSR == nil {
+		return nil, fault.New(fault.BadRequest, "there is no certificate signing request").WithField("csr")
+	}
+	if err := a.checkKey(r.CSR.SPKIHash); err != nil {
+		return nil, err
+	}
+	if r.action == "" {
+		r.action = audit.ActionIssue
+	}
+	return a.issue(ctx, i.Current, p, r, r.CSR.PublicKey, r.CSR.SPKI, r.CSR.SPKIHash)
+}
+
+// checkKey refuses keys that nobody may have a certificate for.
+func (a *Authority) checkKey(hash [32]byte) error {
+	if b, ok := a.policy.Load().blocked[hash]; ok {
+		if b.Own {
+			return fault.New(fault.BadPublicKey, "this public key is one of the CA's own").WithField("csr")
+		}
+		return fault.New(fault.BadPublicKey, "this public key is blocked: it was reported compromised").WithField("csr").
+			WithHint("generate a new key")
+	}
+	return nil
+}
+
+// issue signs with the given issuer key and records. All checks of who may have what are behind it, save the profile's.
+func (a *Authority) issue(ctx context.Context, key *issuer.Key, p *Profile, r Request, pub crypto.PublicKey, spki []byte, hash [32]byte) (*Issued, error) {
+	now, err := a.cfg.Clock.Check()
+	if err != nil {
+		return nil, err
+	}
+	if err := usable(key, now); err != nil {
+		return nil, err
+	}
+	bounds, err := a.bounds(key)
+	if err != nil {
+		return nil, err
+	}
+	in := profile.Input{
+		Subject: r.Subject, SANs: r.SANs, PublicKey: pub, Validity: r.Validity, NotAfter: r.NotAfter, Now: now, Issuer: bounds,
+	}
+	if r.CSR != nil {
+		in.CSR = profile.Wishes{Subject: r.CSR.Subject, SANs: r.CSR.SANs, KeyUsage: r.CSR.KeyUsage, ExtKeyUsage: r.CSR.ExtKeyUsage, IsCA: r.CSR.IsCA}
+	}
+	if !p.Internal() {
+		in.Reserved = a.cfg.Reserved
+	}
+	c, err := p.Contents(in)
+	if err != nil {
+		return nil, err
+	}
+	t, err := a.template(key, p, c.KeyAlgorithm)
+	if err != nil {
+		return nil, err
+	}
+	subject, san, err := encodeNames(c)
+	if err != nil {
+		return nil, err
+	}
+	fields := der.CertificateFields{
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Subject: subject, SubjectAltName: san,
+		SubjectPublicKeyInfo: spki, SubjectKeyID: der.SubjectKeyID(spki),
+	}
+	record := pki.Certificate{
+		IssuerID: key.IssuerID, IssuerKeyID: key.ID, SPKIHash: hash,
+		Subject: c.SubjectString, SANs: c.SANStrings, Profile: p.Name(), ProfileVersion: p.Version,
+		Requester: r.Principal.Name, Protocol: r.Protocol, Device: r.Device, Source: r.Principal.Source,
+		TransactionID: r.TransactionID, Replaces: r.replaces, CRLScope: pki.ScopeFull,
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter, IssuedAt: now.Truncate(time.Microsecond),
+	}
+	for draw := 1; ; draw++ {
+		serial, err := pki.NewSerialNumber(a.cfg.Random, c.NotAfter, now)
+		if err != nil {
+			return nil, err
+		}
+		fields.SerialNumber = serial.Bytes()
+		record.Serial = serial
+		if record.DER, err = sign(t, &fields, key.Signer); err != nil {
+			return nil, err
+		}
+		record.Fingerprint = sha256.Sum256(record.DER)
+		err = a.cfg.Store.RecordIssuance(ctx, store.Issuance{
+			Certificate: record, ReserveKey: p.Internal(), Record: auditRecord(now, r, record, key),
+		})
+		if errors.Is(err, store.ErrSerialTaken) {
+			if draw < serialDraws {
+				continue
+			}
+			return nil, fmt.Errorf("%d serial numbers in a row were taken; is the random source stuck? %w", draw, err)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("recording the certificate: %w", err)
+		}
+		return &Issued{Record: record, Chain: key.Chain(), Warnings: c.Warnings}, nil
+	}
+}
+
+// usable refuses an issuer key that must not issue: its certificate has ended, or is revoked or on hold.
+func usable(key *issuer.Key, now time.Time) error {
+	if key.Revocation != nil {
+		return fault.New(fault.PolicyRefused, "the issuer %q cannot issue: its certificate is %s since %s", key.Issuer.Name,
+			key.Revocation.Status, key.Revocation.RevokedAt.UTC().Format(time.RFC3339)).WithField("issuer")
+	}
+	if now.After(key.Certificate.NotAfter) {
+		return fault.New(fault.PolicyRefused, "the issuer %q cannot issue: its certificate ended on %s", key.Issuer.Name,
+			key.Certificate.NotAfter.Format(time.RFC3339)).WithField("issuer")
+	}
+	return nil
+}
+
+func auditRecord(now time.Time, r Request, c pki.Certificate, key *issuer.Key) audit.Record {
+	detail := map[string]string{
+		"issuer": key.Issuer.Name, "serial": c.Serial.String(), "profile": c.Profile,
+		"subject": c.Subject, "not_after": c.NotAfter.Format(time.RFC3339), "protocol": c.Protocol,
+	}
+	if len(c.SANs) > 0 {
+		detail["sans"] = strings.Join(c.SANs, ", ")
+	}
+	if c.Device != "" {
+		detail["device"] = c.Device
+	}
+	if c.Replaces != (pki.Fingerprint{}) {
+		detail["replaces"] = c.Replaces.String()
+	}
+	return audit.Record{
+		Time: now, Action: r.action, Actor: r.Principal.Name, Role: r.Principal.Role.String(), Source: r.Principal.Source,
+		RequestID: r.RequestID, Target: "certificate/" + c.Fingerprint.String(), Detail: detail,
+	}
+}
+
+// sign encodes and signs once. Software keys check their own RSA results; ECDSA results are not verified again.
+func sign(t *der.CertificateTemplate, f *der.CertificateFields, signer crypto.Signer) ([]byte, error) {
+	tbs, err := t.AppendTBS(make([]byte, 0, 1024), f)
+	if err != nil {
+		return nil, badValue(err)
+	}
+	alg := t.SignatureAlgorithm()
+	sig, err := alg.Sign(rand.Reader, signer, tbs)
+	if err != nil {
+		return nil, fmt.Errorf("signing a certificate: %w", err)
+	}
+	return der.AppendSigned(make([]byte, 0, len(tbs)+len(sig)+32), tbs, alg, sig), nil
+}
+
+func encodeNames(c profile.Contents) (subject, san []byte, err error) {
+	rdns := make([][]der.Attribute, len(c.Subject))
+	for i := range c.Subject {
+		rdns[i] = c.Subject[i : i+1]
+	}
+	if subject, err = der.AppendName(nil, rdns); err != nil {
+		return nil, nil, badValue(err)
+	}
+	if len(c.SANs) > 0 {
+		if san, err = der.AppendGeneralNames(nil, c.SANs); err != nil {
+			return nil, nil, badValue(err)
+		}
+	}
+	return subject, san, nil
+}
+
+// badValue turns an encoder's refusal into the requester's mistake: everything of ours in a certificate was checked
+// before, so what cannot be encoded came with the request.
+func badValue(err error) error {
+	if v, ok := errors.AsType[*der.ValueError](err); ok {
+		return fault.Wrap(fault.PolicyRefused, err, "the certificate cannot carry this: %s", v.Error())
+	}
+	return err
+}

@@ -1,0 +1,75 @@
+package ca
+
+import (
+	"context"
+	"crypto/x509"
+	"time"
+
+	"github.com/certwright/certwright/pkg/audit"
+	"github.com/certwright/certwright/pkg/csr"
+	"github.com/certwright/certwright/pkg/fault"
+	"github.com/certwright/certwright/pkg/pki"
+)
+
+// RenewRequest asks for a successor of a certificate: the same profile, names and device, a new serial number and a new
+// life.
+type RenewRequest struct {
+	Principal   pki.Principal
+	RequestID   string
+	Protocol    string
+	Certificate pki.Fingerprint
+	CSR         *csr.Request  // with a new key; nil keeps the key. Its names are ignored.
+	Validity    time.Duration // zero means the profile's default
+}
+
+// Renew makes the successor of a certificate that is in force. One that is revoked, on hold or has ended is refused with
+// PolicyRefused: what proved its holder's right then proves nothing now. Names are checked against the profile as it is
+// today, so a profile that was narrowed stops what it no longer allows.
+func (a *Authority) Renew(ctx context.Context, r RenewRequest) (*Issued, error) {
+	old, err := a.cfg.Store.Certificate(ctx, r.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	now := a.cfg.Clock.Now()
+	switch {
+	case old.Revocation != nil:
+		return nil, fault.New(fault.PolicyRefused, "the certificate is %s and cannot be renewed", map[pki.Status]string{pki.Revoked: "revoked", pki.OnHold: "on hold"}[old.Revocation.Status])
+	case now.After(old.NotAfter):
+		return nil, fault.New(fault.PolicyRefused, "the certificate ended on %s and cannot be renewed", old.NotAfter.Format(time.RFC3339)).WithHint("issue a new one")
+	case old.DER == nil:
+		return nil, fault.New(fault.PolicyRefused, "the certificate was imported without its contents and cannot be renewed").WithHint("issue a new one")
+	}
+	p, err := a.Profile(old.Profile)
+	if err != nil {
+		if fault.Is(err, fault.NotFound) {
+			return nil, fault.New(fault.PolicyRefused, "the certificate is of the profile %q, which cannot be renewed", old.Profile)
+		}
+		return nil, err
+	}
+	if p.IsCA() {
+		return nil, fault.New(fault.PolicyRefused, "CA certificates are not renewed this way").WithHint("issue a new one")
+	}
+	key := a.cfg.Issuers.Current().ByID(old.IssuerID)
+	if key == nil {
+		return nil, fault.New(fault.PolicyRefused, "the certificate's issuer is not served here")
+	}
+	c, err := x509.ParseCertificate(old.DER)
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "reading a certificate of ours")
+	}
+	req := Request{
+		Principal: r.Principal, RequestID: r.RequestID, Protocol: r.Protocol, Validity: r.Validity, Device: old.Device,
+		replaces: old.Fingerprint, action: audit.ActionRenew,
+	}
+	if req.Subject, req.SANs, err = csr.Names(c); err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "reading the names of a certificate of ours")
+	}
+	pub, spki, hash := c.PublicKey, c.RawSubjectPublicKeyInfo, old.SPKIHash
+	if r.CSR != nil {
+		pub, spki, hash = r.CSR.PublicKey, r.CSR.SPKI, r.CSR.SPKIHash
+	}
+	if err := a.checkKey(hash); err != nil {
+		return nil, err
+	}
+	return a.issue(ctx, key.Current, p, req, pub, spki, hash)
+}

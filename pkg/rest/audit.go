@@ -1,0 +1,90 @@
+package rest
+
+import (
+	"context"
+	"encoding/hex"
+	"time"
+
+	"github.com/certwright/certwright/pkg/audit"
+	"github.com/certwright/certwright/pkg/store"
+)
+
+// Event is an audit event as the API shows it.
+type Event struct {
+	Seq       int64             `json:"seq" doc:"Place in the chain of records"`
+	Change    int64             `json:"change" doc:"The store's change that it belongs to"`
+	Time      time.Time         `json:"time"`
+	Action    string            `json:"action"`
+	Actor     string            `json:"actor"`
+	Role      string            `json:"role,omitempty"`
+	Source    string            `json:"source,omitempty"`
+	RequestID string            `json:"request_id,omitempty"`
+	Target    string            `json:"target,omitempty"`
+	Detail    map[string]string `json:"detail,omitempty"`
+}
+
+type auditInput struct {
+	Actor  string    `query:"actor" doc:"As in token:NAME" maxLength:"200"`
+	Action string    `query:"action" doc:"Exact, or a group as in certificate." maxLength:"100"`
+	Target string    `query:"target" doc:"As in certificate/ID" maxLength:"200"`
+	From   time.Time `query:"from" doc:"At this time or later"`
+	To     time.Time `query:"to" doc:"Before this time"`
+	Limit  int       `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Events on a page"`
+	Cursor string    `query:"cursor" doc:"As the page before gave it in next" maxLength:"512"`
+}
+
+type auditOutput struct {
+	Body struct {
+		Events []Event `json:"events"`
+		Next   string  `json:"next,omitempty" doc:"Cursor of the next page; absent on the last"`
+	}
+}
+
+func (a *api) listAudit(ctx context.Context, in *auditInput) (*auditOutput, error) {
+	f := store.AuditFilter{Actor: in.Actor, Action: in.Action, Target: in.Target, From: in.From, To: in.To}
+	events, next, err := a.Store.AuditEvents(ctx, f, store.Page{Limit: in.Limit, Cursor: in.Cursor})
+	if err != nil {
+		return nil, err
+	}
+	out := &auditOutput{}
+	out.Body.Events, out.Body.Next = []Event{}, next
+	for _, e := range events {
+		r, err := audit.Parse(e.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		out.Body.Events = append(out.Body.Events, Event{
+			Seq: e.Seq, Change: e.Change, Time: r.Time, Action: r.Action, Actor: r.Actor, Role: r.Role, Source: r.Source,
+			RequestID: r.RequestID, Target: r.Target, Detail: r.Detail,
+		})
+	}
+	return out, nil
+}
+
+// Verification is the outcome of a walk over the chain.
+type Verification struct {
+	Whole   bool   `json:"whole" doc:"Nothing was changed, dropped or moved"`
+	Problem string `json:"problem,omitempty" doc:"Where the chain breaks"`
+	Changes int64  `json:"changes" doc:"Changes walked"`
+	Records int64  `json:"records" doc:"Records walked"`
+	Head    string `json:"head" doc:"Hash of the chain's end; note it down to compare with later"`
+}
+
+type verifyOutput struct{ Body Verification }
+
+func (a *api) verifyAudit(ctx context.Context, _ *struct{}) (*verifyOutput, error) {
+	var v audit.Verifier
+	out := &verifyOutput{}
+	for b, err := range a.Store.AuditChain(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		if err := v.Add(b.Batch, b.Records); err != nil {
+			out.Body.Problem = err.Error()
+			break
+		}
+	}
+	out.Body.Whole = out.Body.Problem == ""
+	out.Body.Changes, out.Body.Records, out.Body.Head = v.Change, v.Records, hex.EncodeToString(v.Head[:])
+	return out, nil
+}

@@ -1,0 +1,203 @@
+package rest
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"time"
+
+	"github.com/certwright/certwright/pkg/auth"
+	"github.com/certwright/certwright/pkg/ca"
+	"github.com/certwright/certwright/pkg/issuer"
+	"github.com/certwright/certwright/pkg/keys"
+)
+
+// Server is what the server tells about itself.
+type Server struct {
+	Version   string    `json:"version"`
+	PublicURL string    `json:"public_url" doc:"Where verifiers fetch CRLs and ask OCSP"`
+	Store     string    `json:"store" enum:"sqlite,postgres"`
+	Started   time.Time `json:"started"`
+	Time      time.Time `json:"time" doc:"The server's clock"`
+}
+
+type serverOutput struct{ Body Server }
+
+func (a *api) getServer(context.Context, *struct{}) (*serverOutput, error) {
+	s := a.Server
+	s.Time = a.Now().Truncate(time.Second)
+	return &serverOutput{Body: s}, nil
+}
+
+// Issuer is an issuer as the API shows it.
+type Issuer struct {
+	Name         string    `json:"name"`
+	Root         bool      `json:"root" doc:"A trust anchor; it issues CA certificates only"`
+	Subject      string    `json:"subject" doc:"Subject (RFC 4514)"`
+	Parent       string    `json:"parent,omitempty" doc:"Name of the issuer above; absent for a root"`
+	KeyID        string    `json:"key_id" doc:"Names the key in addresses: first 16 hexadecimal digits of the SHA-256 of its SubjectPublicKeyInfo"`
+	KeyAlgorithm string    `json:"key_algorithm"`
+	Serial       string    `json:"serial"`
+	Fingerprint  string    `json:"fingerprint" doc:"SHA-256 of the certificate, in hexadecimal"`
+	NotBefore    time.Time `json:"not_before"`
+	NotAfter     time.Time `json:"not_after"`
+	Status       string    `json:"status" enum:"valid,revoked,hold,expired"`
+	PEM          string    `json:"certificate" doc:"The certificate, PEM"`
+	CRL          *CRL      `json:"crl,omitempty" doc:"The newest CRL; absent before the first"`
+}
+
+// CRL tells how fresh an issuer's certificate revocation list is.
+type CRL struct {
+	Number     int64     `json:"number"`
+	ThisUpdate time.Time `json:"this_update"`
+	NextUpdate time.Time `json:"next_update"`
+	Entries    int       `json:"entries"`
+	URL        string    `json:"url" doc:"Where it is published, DER"`
+}
+
+func (a *api) issuer(i *issuer.Issuer) Issuer {
+	k := i.Current
+	c := k.Certificate
+	out := Issuer{
+		Name: i.Name, Root: i.Root, Subject: c.Subject.String(), KeyID: k.KeyID, Serial: k.SerialNumber().String(),
+		Fingerprint: k.Fingerprint.String(), NotBefore: c.NotBefore, NotAfter: c.NotAfter, Status: "valid",
+		PEM: string(issuer.EncodePEM(c)),
+	}
+	if alg, err := keys.AlgorithmOf(c.PublicKey); err == nil {
+		out.KeyAlgorithm = alg.String()
+	}
+	if k.Parent != nil && !k.SelfSigned() {
+		out.Parent = k.Parent.Issuer.Name
+	}
+	switch {
+	case k.Revocation != nil:
+		out.Status = k.Revocation.Status.String()
+	case a.Now().After(c.NotAfter):
+		out.Status = "expired"
+	}
+	if p, ok := a.CRLs.Latest(k.KeyID); ok {
+		out.CRL = &CRL{Number: p.Number, ThisUpdate: p.ThisUpdate, NextUpdate: p.NextUpdate, Entries: p.Entries, URL: a.Server.PublicURL + "/crl/" + k.KeyID + ".crl"}
+	}
+	return out
+}
+
+type issuersOutput struct {
+	Body struct {
+		Issuers []Issuer `json:"issuers" doc:"Roots first"`
+	}
+}
+
+func (a *api) listIssuers(context.Context, *struct{}) (*issuersOutput, error) {
+	out := &issuersOutput{}
+	out.Body.Issuers = []Issuer{}
+	for _, i := range a.Issuers.Current().Issuers {
+		out.Body.Issuers = append(out.Body.Issuers, a.issuer(i))
+	}
+	return out, nil
+}
+
+type issuerInput struct {
+	Issuer string `path:"issuer" doc:"Name of the issuer" maxLength:"100"`
+}
+
+type issuerOutput struct{ Body Issuer }
+
+func (a *api) getIssuer(_ context.Context, in *issuerInput) (*issuerOutput, error) {
+	i, err := a.Issuers.Current().Issuer(in.Issuer)
+	if err != nil {
+		return nil, err
+	}
+	return &issuerOutput{Body: a.issuer(i)}, nil
+}
+
+func pemFile(name string, certs ...*x509.Certificate) *file {
+	return &file{ContentType: "application/x-pem-file", ContentDisposition: `attachment; filename="` + name + `"`, Body: issuer.EncodePEM(certs...)}
+}
+
+func (a *api) getIssuerPEM(_ context.Context, in *issuerInput) (*file, error) {
+	i, err := a.Issuers.Current().Issuer(in.Issuer)
+	if err != nil {
+		return nil, err
+	}
+	return pemFile(i.Name+".pem", i.Current.Certificate), nil
+}
+
+func (a *api) getIssuerDER(_ context.Context, in *issuerInput) (*file, error) {
+	i, err := a.Issuers.Current().Issuer(in.Issuer)
+	if err != nil {
+		return nil, err
+	}
+	return &file{ContentType: "application/pkix-cert", ContentDisposition: `attachment; filename="` + i.Name + `.cer"`, Body: bytes.Clone(i.Current.Certificate.Raw)}, nil
+}
+
+func (a *api) getIssuerChain(_ context.Context, in *issuerInput) (*file, error) {
+	i, err := a.Issuers.Current().Issuer(in.Issuer)
+	if err != nil {
+		return nil, err
+	}
+	return pemFile(i.Name+"-chain.pem", i.Current.Chain()...), nil
+}
+
+func (a *api) getRoots(context.Context, *struct{}) (*file, error) {
+	return pemFile("roots.pem", a.Issuers.Current().Roots()...), nil
+}
+
+func (a *api) getClientCA(context.Context, *struct{}) (*file, error) {
+	return pemFile("client-ca.pem", a.Issuers.Current().ClientCAs()...), nil
+}
+
+// Profile is a profile as the API shows it.
+type Profile struct {
+	Name        string          `json:"name"`
+	Version     int             `json:"version"`
+	Description string          `json:"description"`
+	Builtin     bool            `json:"builtin"`
+	CA          bool            `json:"ca" doc:"Issues CA certificates; takes an administrator"`
+	Changed     time.Time       `json:"changed"`
+	ChangedBy   string          `json:"changed_by"`
+	Config      json.RawMessage `json:"config,omitempty" doc:"The configuration; left out of lists"`
+}
+
+func describe(p *ca.Profile) Profile {
+	return Profile{
+		Name: p.Name(), Version: p.Version, Description: p.Description(), Builtin: p.Record.Builtin, CA: p.IsCA(),
+		Changed: p.Record.CreatedAt, ChangedBy: p.Record.CreatedBy,
+	}
+}
+
+type profilesOutput struct {
+	Body struct {
+		Profiles []Profile `json:"profiles"`
+	}
+}
+
+func (a *api) listProfiles(ctx context.Context, _ *struct{}) (*profilesOutput, error) {
+	out := &profilesOutput{}
+	out.Body.Profiles = []Profile{}
+	for _, p := range a.CA.Profiles() {
+		if auth.MayUse(principal(ctx), "", p.Name()) == nil {
+			out.Body.Profiles = append(out.Body.Profiles, describe(p))
+		}
+	}
+	return out, nil
+}
+
+type profileInput struct {
+	Profile string `path:"profile" maxLength:"100"`
+}
+
+type profileOutput struct{ Body Profile }
+
+func (a *api) getProfile(ctx context.Context, in *profileInput) (*profileOutput, error) {
+	if err := auth.MayUse(principal(ctx), "", in.Profile); err != nil {
+		return nil, err
+	}
+	p, err := a.CA.Profile(in.Profile)
+	if err != nil {
+		return nil, err
+	}
+	out := &profileOutput{Body: describe(p)}
+	out.Body.Config = json.RawMessage(p.Record.Config)
+	return out, nil
+}

@@ -1,0 +1,300 @@
+// Package rest is the REST front-end: it decodes, asks and encodes. Every route stands in one table with the role that
+// it takes; errors are problem documents (RFC 9457); the OpenAPI 3.1 description is made from the same table and
+// committed as api/openapi.yaml.
+package rest
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
+	"github.com/go-chi/chi/v5"
+
+	"github.com/certwright/certwright/pkg/auth"
+	"github.com/certwright/certwright/pkg/ca"
+	"github.com/certwright/certwright/pkg/crl"
+	"github.com/certwright/certwright/pkg/csr"
+	"github.com/certwright/certwright/pkg/fault"
+	"github.com/certwright/certwright/pkg/issuer"
+	"github.com/certwright/certwright/pkg/pki"
+	"github.com/certwright/certwright/pkg/problem"
+	"github.com/certwright/certwright/pkg/store"
+)
+
+// Root is where the API begins.
+const Root = "/api/v1"
+
+// Limits on foreign bytes.
+const (
+	maxBodyBytes    = 256 << 10
+	bodyReadTimeout = 10 * time.Second
+)
+
+// Store is the part of a store that the front-end reads; what changes certificates goes through the authority.
+type Store interface {
+	store.Certificates
+	store.Tokens
+	store.Audit
+}
+
+// Config is what the API is made of. All fields but Logger are required.
+type Config struct {
+	Store     Store
+	CA        *ca.Authority
+	Issuers   *issuer.Set
+	CRLs      *crl.Publisher
+	Tokens    *auth.Tokens
+	CSRParser csr.Parser
+	// Sync makes this replica see what was just written, before the request is answered.
+	Sync func(ctx context.Context) error
+	// Now is the clock for status and expiry in answers.
+	Now func() time.Time
+	// Server is what GET /server tells.
+	Server Server
+	Logger *slog.Logger
+}
+
+// api holds what handlers need.
+type api struct {
+	Config
+	huma huma.API
+}
+
+// access is a route's row in the table of authority.
+type access struct {
+	role pki.Role // the least; RoleNone is open to everybody
+	own  bool     // an enroller may read here too, but sees only what it issued
+	self bool     // for the holder of a client certificate, whatever the roles say
+}
+
+var (
+	open          = access{}
+	self          = access{self: true}
+	readAll       = access{role: pki.RoleAuditor}
+	readOwn       = access{role: pki.RoleAuditor, own: true}
+	enroll        = access{role: pki.RoleEnroller}
+	operate       = access{role: pki.RoleOperator}
+	administrate  = access{role: pki.RoleAdministrator}
+	renameHumaErr sync.Once
+)
+
+// routes registers every route. Paths are below Root.
+func (a *api) routes() {
+	route(a, open, http.MethodGet, "/server", "getServer", "Server", "What server this is", a.getServer)
+
+	route(a, open, http.MethodGet, "/issuers", "listIssuers", "Issuers", "List the issuers", a.listIssuers)
+	route(a, open, http.MethodGet, "/issuers/{issuer}", "getIssuer", "Issuers", "Show an issuer", a.getIssuer)
+	route(a, open, http.MethodGet, "/issuers/{issuer}/certificate.pem", "getIssuerPEM", "Issuers", "The issuer's certificate, PEM", a.getIssuerPEM)
+	route(a, open, http.MethodGet, "/issuers/{issuer}/certificate.cer", "getIssuerDER", "Issuers", "The issuer's certificate, DER", a.getIssuerDER)
+	route(a, open, http.MethodGet, "/issuers/{issuer}/chain.pem", "getIssuerChain", "Issuers", "The issuer's chain up to the root, PEM", a.getIssuerChain)
+	route(a, open, http.MethodGet, "/roots.pem", "getRoots", "Issuers", "The trust anchors, PEM", a.getRoots)
+	route(a, open, http.MethodGet, "/client-ca.pem", "getClientCA", "Issuers", "What servers need to check client certificates: live intermediates and roots, PEM", a.getClientCA)
+	route(a, readOwn, http.MethodGet, "/issuers/{issuer}/certificates/{serial}", "getCertificateBySerial", "Certificates", "Show a certificate by issuer and serial number", a.getCertificateBySerial)
+
+	route(a, enroll, http.MethodPost, "/certificates", "issueCertificate", "Certificates", "Issue a certificate from a CSR", a.issue)
+	route(a, readOwn, http.MethodGet, "/certificates", "listCertificates", "Certificates", "List and search certificates, newest first", a.listCertificates)
+	route(a, readOwn, http.MethodGet, "/certificates/{id}", "getCertificate", "Certificates", "Show a certificate", a.getCertificate)
+	route(a, readOwn, http.MethodGet, "/certificates/{id}/download", "downloadCertificate", "Certificates", "Download a certificate as PEM, DER or with its chain", a.downloadCertificate)
+	route(a, operate, http.MethodPost, "/certificates/{id}/renew", "renewCertificate", "Certificates", "Renew a certificate, with its key or with a new one", a.renew)
+	route(a, operate, http.MethodPost, "/certificates/{id}/revoke", "revokeCertificate", "Certificates", "Revoke a certificate for good", a.revoke)
+	route(a, operate, http.MethodPost, "/certificates/{id}/hold", "holdCertificate", "Certificates", "Put a certificate on hold", a.hold)
+	route(a, operate, http.MethodPost, "/certificates/{id}/release", "releaseCertificate", "Certificates", "Release a certificate from hold", a.release)
+
+	route(a, readOwn, http.MethodGet, "/profiles", "listProfiles", "Profiles", "List the profiles", a.listProfiles)
+	route(a, readOwn, http.MethodGet, "/profiles/{profile}", "getProfile", "Profiles", "Show a profile with its configuration", a.getProfile)
+
+	route(a, administrate, http.MethodGet, "/tokens", "listTokens", "Tokens", "List the API tokens", a.listTokens)
+	route(a, administrate, http.MethodPost, "/tokens", "createToken", "Tokens", "Create an API token; its text is shown once", a.createToken)
+	route(a, administrate, http.MethodDelete, "/tokens/{id}", "revokeToken", "Tokens", "Revoke an API token", a.revokeToken)
+	route(a, readOwn, http.MethodGet, "/whoami", "whoAmI", "Tokens", "Who the token says you are, and what you may", a.whoAmI)
+
+	route(a, readAll, http.MethodGet, "/audit", "listAudit", "Audit", "List audit events, newest first", a.listAudit)
+	route(a, readAll, http.MethodGet, "/audit/verify", "verifyAudit", "Audit", "Walk the whole chain of audit records and tell whether it is whole", a.verifyAudit)
+
+	route(a, self, http.MethodGet, "/self", "getSelf", "Self-service", "Show the certificate that you present (mTLS listener)", a.getSelf)
+	route(a, self, http.MethodPost, "/self/renew", "renewSelf", "Self-service", "Renew the certificate that you present (mTLS listener)", a.renewSelf)
+	route(a, self, http.MethodPost, "/self/revoke", "revokeSelf", "Self-service", "Revoke the certificate that you present (mTLS listener)", a.revokeSelf)
+}
+
+// New returns the API's handler, to be mounted at Root, and its OpenAPI description in YAML.
+func New(cfg Config) (http.Handler, []byte, error) {
+	if cfg.Store == nil || cfg.CA == nil || cfg.Issuers == nil || cfg.CRLs == nil || cfg.Tokens == nil || cfg.Sync == nil || cfg.Now == nil {
+		return nil, nil, errors.New("rest: incomplete config")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	renameHumaErr.Do(replaceHumaErrors)
+	r := chi.NewRouter()
+	a := &api{Config: cfg, huma: humachi.New(r, humaConfig())}
+	a.routes()
+	doc, err := a.huma.OpenAPI().YAML()
+	if err != nil {
+		return nil, nil, err
+	}
+	r.Get("/openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/yaml")
+		// The client may be gone; there is nobody else to tell.
+		_, _ = w.Write(doc)
+	})
+	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		a.fail(r.Context(), fault.New(fault.NotFound, "there is nothing at this address").WithHint("the API is described at %s/openapi.yaml", Root)).Write(w)
+	})
+	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
+		d := a.fail(r.Context(), fault.New(fault.BadRequest, "this address does not take %s", r.Method))
+		d.Status = http.StatusMethodNotAllowed
+		d.Write(w)
+	})
+	return r, doc, nil
+}
+
+func humaConfig() huma.Config {
+	c := huma.DefaultConfig("Certwright", "1")
+	c.Info.Description = "Private certificate authority: issue, find, revoke and hold certificates. Authenticate with an API token as «Authorization: Bearer cwt_...»; the self-service routes take a client certificate on the mTLS listener instead. Errors are problem documents (RFC 9457)."
+	c.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
+	c.Servers = []*huma.Server{{URL: Root}}
+	c.OpenAPIPath, c.DocsPath, c.SchemasPath = "", "", ""
+	c.CreateHooks = nil // no $schema in bodies
+	c.RejectUnknownQueryParameters = true
+	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"token":       {Type: "http", Scheme: "bearer", Description: "API token"},
+		"certificate": {Type: "mutualTLS", Description: "Client certificate of one of our issuers, on the mTLS listener"},
+	}
+	return c
+}
+
+// replaceHumaErrors has the library's own refusals speak as problem documents that never repeat the offending value,
+// which may be a secret. The library keeps the constructor in a variable of its own, so this is done once.
+func replaceHumaErrors() {
+	huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {
+		kind := fault.BadRequest
+		if status >= http.StatusInternalServerError {
+			kind = fault.Internal
+		}
+		d := problem.Of(fault.New(kind, "%s", msg))
+		if kind == fault.BadRequest {
+			d.Status = status
+			for _, err := range errs {
+				if detail, ok := errors.AsType[*huma.ErrorDetail](err); ok {
+					d.Errors = append(d.Errors, problem.Error{Location: detail.Location, Message: detail.Message})
+				}
+			}
+		}
+		return d
+	}
+}
+
+// route registers one row of the table. Who asks is settled before anything of the request is read.
+func route[I, O any](a *api, acc access, method, path, id, tag, summary string, handler func(context.Context, *I) (*O, error)) {
+	op := huma.Operation{
+		OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{tag},
+		MaxBodyBytes: maxBodyBytes, BodyReadTimeout: bodyReadTimeout,
+		Errors:   []int{http.StatusBadRequest, http.StatusServiceUnavailable},
+		Metadata: map[string]any{"access": acc},
+	}
+	switch {
+	case acc.self:
+		op.Security = []map[string][]string{{"certificate": {}}}
+		op.Description = "Takes a client certificate of one of our issuers."
+	case acc.role != pki.RoleNone:
+		op.Security = []map[string][]string{{"token": {}}}
+		op.Description = "Takes the role " + acc.role.String() + " or a higher one."
+		if acc.own {
+			op.Description += " An enroller sees what it issued."
+		} else if acc.role == pki.RoleAuditor {
+			op.Description += " An enroller may not."
+		}
+	}
+	if acc != open {
+		op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden)
+	}
+	if strings.Contains(path, "{") {
+		op.Errors = append(op.Errors, http.StatusNotFound)
+	}
+	if method != http.MethodGet {
+		op.Errors = append(op.Errors, http.StatusConflict)
+	}
+	switch id {
+	case "createToken", "issueCertificate", "renewCertificate", "renewSelf":
+		op.DefaultStatus = http.StatusCreated
+	}
+	op.Middlewares = huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
+		p, err := a.admit(ctx, acc)
+		if err != nil {
+			r, w := humachi.Unwrap(ctx)
+			a.fail(r.Context(), err).Write(w)
+			return
+		}
+		next(huma.WithContext(ctx, withPrincipal(ctx.Context(), p)))
+	}}
+	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
+		out, err := handler(ctx, in)
+		if err != nil {
+			return nil, a.fail(ctx, err)
+		}
+		return out, nil
+	})
+}
+
+// admit tells who asks and refuses who may not.
+func (a *api) admit(ctx huma.Context, acc access) (pki.Principal, error) {
+	r, _ := humachi.Unwrap(ctx)
+	source, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		source = r.RemoteAddr
+	}
+	if acc.self {
+		p, err := a.holder(r)
+		p.Source = source
+		return p, err
+	}
+	if acc == open {
+		return pki.Principal{Source: source}, nil
+	}
+	var p pki.Principal
+	header := r.Header.Get("Authorization")
+	if scheme, text, _ := strings.Cut(header, " "); strings.EqualFold(scheme, "Bearer") {
+		if p, err = a.Tokens.Authenticate(strings.TrimSpace(text)); err != nil {
+			return p, err
+		}
+	} else if header != "" {
+		return p, fault.New(fault.Unauthenticated, "this kind of authorization is not understood").
+			WithHint("send an API token as «Authorization: Bearer cwt_...»")
+	}
+	p.Source = source
+	return p, auth.Require(p, acc.role, acc.own)
+}
+
+type principalKey struct{}
+
+func withPrincipal(ctx context.Context, p pki.Principal) context.Context {
+	return context.WithValue(ctx, principalKey{}, p)
+}
+
+// principal returns who asks. The zero value, which may do nothing, if the route let nobody in.
+func principal(ctx context.Context) pki.Principal {
+	p, _ := ctx.Value(principalKey{}).(pki.Principal)
+	return p
+}
+
+// fail turns an error into what the client may know of it. What is our fault is logged here, once, with its causes.
+func (a *api) fail(ctx context.Context, err error) *problem.Document {
+	d := problem.Of(err)
+	d.RequestID = problem.RequestID(ctx)
+	switch fault.KindOf(err) {
+	case fault.Internal:
+		if ctx.Err() == nil {
+			a.Logger.ErrorContext(ctx, "a request failed", "request_id", d.RequestID, "err", err)
+		}
+	case fault.Unavailable:
+		a.Logger.WarnContext(ctx, "a request could not be served now", "request_id", d.RequestID, "err", err)
+	}
+	return d
+}

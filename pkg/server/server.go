@@ -1,0 +1,492 @@
+// Package server builds a Certwright server from its settings, by hand and in one place: store, keys, authority,
+// publisher, responder, front-ends, listeners. It runs them, and ends them in order.
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/certwright/certwright/pkg/auth"
+	"github.com/certwright/certwright/pkg/ca"
+	"github.com/certwright/certwright/pkg/clock"
+	"github.com/certwright/certwright/pkg/config"
+	"github.com/certwright/certwright/pkg/crl"
+	"github.com/certwright/certwright/pkg/fault"
+	"github.com/certwright/certwright/pkg/issuer"
+	"github.com/certwright/certwright/pkg/keys"
+	"github.com/certwright/certwright/pkg/ocsp"
+	"github.com/certwright/certwright/pkg/pki"
+	"github.com/certwright/certwright/pkg/publish"
+	"github.com/certwright/certwright/pkg/rest"
+	"github.com/certwright/certwright/pkg/store"
+	"github.com/certwright/certwright/pkg/watch"
+	"github.com/certwright/certwright/web"
+)
+
+// shutdownWait is how long requests in progress may take to end.
+const shutdownWait = 10 * time.Second
+
+// Options are what a Server takes besides its settings.
+type Options struct {
+	Version string
+	Log     *slog.Logger     // nil discards
+	Now     func() time.Time // nil means time.Now
+	Random  io.Reader        // of serial numbers; nil means crypto/rand
+}
+
+// Server is a server whose listeners are open. Close or Run ends it.
+type Server struct {
+	Version   string
+	First     bool   // this start has set the store up
+	PublicURL string // where verifiers reach it
+	HTTPURL   string // of the plain listener; empty when it is off
+	HTTPSURL  string
+	MTLSURL   string // empty when it is off
+	TokenFile string // the first administrator's token; set when First
+	RootFile  string // the root certificate, PEM
+	StoreName string // where the store is, for people, without a password
+	Root      *issuer.Issuer
+
+	cfg     config.Config
+	log     *slog.Logger
+	clock   *clock.Guard
+	started time.Time
+	store   store.Store
+	watcher *watch.Watcher
+	issuers *issuer.Set
+	ca      *ca.Authority
+	crls    *crl.Publisher
+	tokens  *auth.Tokens
+	ocsp    *ocsp.Responder
+	own     *listenerCert
+	signers *delegates
+	serving []*listening
+}
+
+// listening is an open listener with what serves it.
+type listening struct {
+	name   string
+	l      net.Listener
+	server *http.Server
+	tls    bool
+}
+
+// New opens the listeners and the store, sets an empty store up, and builds everything. Nothing is served yet, save that
+// connections are accepted into the listeners' queues.
+func New(ctx context.Context, cfg config.Config, o Options) (_ *Server, err error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{Version: o.Version, cfg: cfg, log: o.Log, clock: clock.New(o.Now, nil)}
+	s.started = s.clock.Now()
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	if err := s.listen(); err != nil {
+		return nil, err
+	}
+	if s.store, err = openStore(ctx, &s.cfg, s.log); err != nil {
+		return nil, err
+	}
+	s.StoreName = storeName(&s.cfg)
+	kek, err := s.setUp(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.build(ctx, kek, o); err != nil {
+		return nil, err
+	}
+	return s, s.writeFiles()
+}
+
+// listen opens the listeners, so that ports which are in use fail before anything is written, and so that addresses with
+// port 0 are known before they go into certificates.
+func (s *Server) listen() error {
+	open := func(name, addr string, isTLS bool) (string, error) {
+		if addr == config.Off {
+			return "", nil
+		}
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return "", fault.Wrap(fault.Conflict, err, "listening on %s for %s", addr, name).
+				WithHint("is another server running? Choose another address with --%s", name)
+		}
+		s.serving = append(s.serving, &listening{name: name, l: l, tls: isTLS})
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			return "", err
+		}
+		_, port, err := net.SplitHostPort(l.Addr().String())
+		if err != nil {
+			return "", err
+		}
+		scheme := "http"
+		if isTLS {
+			scheme = "https"
+		}
+		return scheme + "://" + net.JoinHostPort(reachable(host), port), nil
+	}
+	var err error
+	if s.HTTPURL, err = open("http", s.cfg.HTTP, false); err != nil {
+		return err
+	}
+	if s.HTTPSURL, err = open("https", s.cfg.HTTPS, true); err != nil {
+		return err
+	}
+	if s.MTLSURL, err = open("mtls", s.cfg.MTLS, true); err != nil {
+		return err
+	}
+	s.PublicURL = s.cfg.PublicURL
+	if s.PublicURL == "" {
+		if s.HTTPURL == "" {
+			return fault.New(fault.BadRequest, "the http listener is off, and no public URL is set: verifiers could not be told where CRLs are").
+				WithHint("set --public-url to where another replica or a proxy publishes them")
+		}
+		s.PublicURL = s.HTTPURL
+	}
+	return nil
+}
+
+// reachable returns a host that this machine's clients can use for a listener on the given one.
+func reachable(host string) string {
+	if ip, err := netip.ParseAddr(host); host != "" && (err != nil || !ip.IsUnspecified()) {
+		return host
+	}
+	if name, err := os.Hostname(); err == nil && name != "" {
+		return strings.ToLower(name)
+	}
+	return "localhost"
+}
+
+// storeName tells where the store is, without a password.
+func storeName(cfg *config.Config) string {
+	if cfg.Database == "" {
+		return filepath.Join(cfg.Data, storeFile)
+	}
+	if u, err := url.Parse(cfg.Database); err == nil && u.Host != "" {
+		return u.Scheme + "://" + u.Host + u.Path
+	}
+	return "postgres"
+}
+
+// names returns the names of our own listeners. reserved are those that only this server may have certificates for:
+// loopback names belong to every program of the machine.
+func (s *Server) names() (all, reserved []string) {
+	add := func(name string) {
+		name = strings.ToLower(strings.Trim(name, "[]"))
+		if name == "" || slices.Contains(all, name) {
+			return
+		}
+		all = append(all, name)
+		if ip, err := netip.ParseAddr(name); err == nil && ip.IsLoopback() || name == "localhost" {
+			return
+		}
+		reserved = append(reserved, name)
+	}
+	for _, u := range []string{s.HTTPSURL, s.MTLSURL, s.PublicURL} {
+		if parsed, err := url.Parse(u); err == nil {
+			add(parsed.Hostname())
+		}
+	}
+	for _, n := range s.cfg.Names {
+		add(n)
+	}
+	add("localhost")
+	add("127.0.0.1")
+	add("::1")
+	return all, reserved
+}
+
+func (s *Server) build(ctx context.Context, kek *keys.KEK, o Options) (err error) {
+	if s.issuers, err = issuer.Load(ctx, issuer.Config{Store: s.store, Open: opener(kek), Logger: s.log}); err != nil {
+		return err
+	}
+	for _, i := range s.issuers.Current().Issuers {
+		if i.Root && s.Root == nil {
+			s.Root = i
+		}
+	}
+	if s.tokens, err = auth.NewTokens(s.store, s.clock.Now); err != nil {
+		return err
+	}
+	names, reserved := s.names()
+	if s.ca, err = ca.New(ca.Config{
+		Store: s.store, Issuers: s.issuers, Clock: s.clock, PublicURL: s.PublicURL, Reserved: reserved,
+		StatusChanged: s.statusChanged, Random: o.Random, Logger: s.log,
+	}); err != nil {
+		return err
+	}
+	if s.watcher, err = watch.New(watch.Config{Store: s.store, Logger: s.log}); err != nil {
+		return err
+	}
+	s.signers = &delegates{ca: s.ca, issuers: s.issuers, now: s.clock.Now, log: s.log}
+	s.own = &listenerCert{ca: s.ca, issuers: s.issuers, names: names, now: s.clock.Now, log: s.log}
+	if s.crls, err = crl.New(crl.Config{
+		Store: s.store, Issuers: s.issuers, Clock: s.clock, Leases: s.store, Holder: replicaName(),
+		Interval: time.Duration(s.cfg.CRL.Interval), NextUpdate: time.Duration(s.cfg.CRL.NextUpdate), Coalesce: time.Duration(s.cfg.CRL.Coalesce),
+		Logger: s.log,
+	}); err != nil {
+		return err
+	}
+	if s.ocsp, err = ocsp.New(ocsp.Config{
+		Store: s.store, Issuers: s.issuers, Delegates: s.signers, Clock: s.clock, Age: s.watcher.Age,
+		NextUpdate: time.Duration(s.cfg.OCSP.NextUpdate), MaxAge: time.Duration(s.cfg.OCSP.MaxAge),
+		MaxStale: time.Duration(s.cfg.OCSP.MaxStale), SignUnknown: s.cfg.OCSP.Unknown == "unknown", Logger: s.log,
+	}); err != nil {
+		return err
+	}
+	// In this order: who comes later relies on what those before have learned.
+	s.watcher.Follow("clock", func(_ context.Context, h store.Head) error { s.clock.Saw(h.NewestTime); return nil })
+	s.watcher.Follow("issuers", s.followIssuers())
+	s.watcher.Follow("authority", s.ca.Follow)
+	s.watcher.Follow("tokens", s.tokens.Follow)
+	s.watcher.Follow("ocsp", s.ocsp.Follow)
+	s.watcher.Follow("crl", s.crls.Follow)
+	if err := s.watcher.Sync(ctx); err != nil {
+		return err
+	}
+	if err := s.own.renew(ctx); err != nil {
+		return err
+	}
+	if err := s.signers.renewAll(ctx); err != nil {
+		return err
+	}
+	return s.handlers()
+}
+
+// followIssuers reloads the issuers when they have changed, and when a status has: an issuer's own certificate may be
+// the one.
+func (s *Server) followIssuers() watch.Follower {
+	var config, status int64 = -1, -1
+	return func(ctx context.Context, h store.Head) error {
+		if h.ConfigChange == config && h.StatusChange == status {
+			return nil
+		}
+		if err := s.issuers.Reload(ctx); err != nil {
+			return err
+		}
+		config, status = h.ConfigChange, h.StatusChange
+		return nil
+	}
+}
+
+// statusChanged has this replica's answers change before the caller of the change is told that it is done.
+func (s *Server) statusChanged(c pki.Certificate) {
+	s.ocsp.Forget(c.IssuerKeyID, c.Serial)
+	s.crls.Dirty(c.IssuerKeyID)
+	for _, k := range s.issuers.Current().Keys() {
+		if k.Fingerprint != c.Fingerprint {
+			continue
+		}
+		// One of our own CAs: it must not issue any more, nor stand in the trust file.
+		ctx, cancel := context.WithTimeout(context.Background(), shutdownWait)
+		defer cancel()
+		if err := s.issuers.Reload(ctx); err != nil {
+			s.log.Error("an issuer's status has changed, and the issuers cannot be reloaded now", "issuer", k.Issuer.Name, "err", err)
+		}
+	}
+}
+
+// replicaName names this process among those that share a store: the machine, for people, and a random part.
+func replicaName() string {
+	var b [6]byte
+	rand.Read(b[:])
+	host, err := os.Hostname()
+	if err != nil {
+		host = "replica"
+	}
+	return host + "-" + hex.EncodeToString(b[:])
+}
+
+// handlers builds what each listener serves.
+func (s *Server) handlers() error {
+	pub, err := publish.New(publish.Config{Issuers: s.issuers, CRLs: s.crls, OCSP: s.ocsp, Now: s.clock.Now})
+	if err != nil {
+		return err
+	}
+	kind := "sqlite"
+	if s.cfg.Database != "" {
+		kind = "postgres"
+	}
+	api, _, err := rest.New(rest.Config{
+		Store: s.store, CA: s.ca, Issuers: s.issuers, CRLs: s.crls, Tokens: s.tokens, Sync: s.watcher.Sync, Now: s.clock.Now,
+		Server: rest.Server{Version: s.Version, PublicURL: s.PublicURL, Store: kind, Started: s.started.Truncate(time.Second)},
+		Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	pages := func(tls bool) *chi.Mux {
+		r := chi.NewRouter()
+		r.Use(s.trace)
+		r.Get("/", s.startPage(tls))
+		r.Head("/", s.startPage(tls))
+		r.Get("/healthz", s.healthz)
+		r.Get("/readyz", s.readyz)
+		for path, h := range web.Static() {
+			r.Method(http.MethodGet, path, h)
+			r.Method(http.MethodHead, path, h)
+		}
+		pub.Routes(r)
+		r.NotFound(notFound)
+		return r
+	}
+	for _, l := range s.serving {
+		l.server = &http.Server{
+			ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute,
+			MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		}
+		switch l.name {
+		case "http":
+			l.server.Handler = pages(false)
+		case "https":
+			r := pages(true)
+			r.Mount(rest.Root, api)
+			l.server.Handler = secure(r)
+			l.server.TLSConfig = s.tlsConfig()
+		case "mtls":
+			r := chi.NewRouter()
+			r.Use(s.trace)
+			r.Get("/healthz", s.healthz)
+			r.Mount(rest.Root, selfOnly(api))
+			r.NotFound(notFound)
+			l.server.Handler = secure(r)
+			l.server.TLSConfig = s.tlsConfig()
+			// Any certificate is let in as far as the handshake goes, so that a holder whose certificate is refused is told why; who
+			// it is, and whether it is in force, is settled for each request.
+			l.server.TLSConfig.ClientAuth = tls.RequireAnyClientCert
+		}
+	}
+	return nil
+}
+
+func (s *Server) tlsConfig() *tls.Config {
+	return &tls.Config{GetCertificate: s.own.get, MinVersion: tls.VersionTLS12, Time: s.clock.Now, NextProtos: []string{"h2", "http/1.1"}}
+}
+
+// Run serves until the context ends, and then ends everything: requests in progress first, the store last.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.Close()
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var jobs sync.WaitGroup
+	jobs.Go(func() { s.watcher.Run(background) })
+	jobs.Go(func() { s.crls.Run(background) })
+	jobs.Go(func() { s.maintain(background) })
+	defer jobs.Wait()
+	defer stop()
+
+	failed := make(chan error, len(s.serving))
+	var servers sync.WaitGroup
+	for _, l := range s.serving {
+		servers.Go(func() {
+			var err error
+			if l.tls {
+				err = l.server.ServeTLS(l.l, "", "")
+			} else {
+				err = l.server.Serve(l.l)
+			}
+			if !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("serving %s: %w", l.name, err)
+			}
+		})
+	}
+	defer servers.Wait()
+	var err error
+	select {
+	case <-ctx.Done():
+		s.log.Info("ending")
+	case err = <-failed:
+	}
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
+	defer cancel()
+	for _, l := range s.serving {
+		if e := l.server.Shutdown(end); e != nil {
+			// What is still there after the wait is cut off.
+			_ = l.server.Close()
+		}
+	}
+	return err
+}
+
+// maintain renews the server's own certificates and leaves a checkpoint of the audit chain in the log: whoever collects
+// logs elsewhere can later prove that nothing before it was changed.
+func (s *Server) maintain(ctx context.Context) {
+	tick := time.NewTicker(renewCheck)
+	defer tick.Stop()
+	var logged int64 = -1
+	for {
+		if h := s.watcher.Head(); h.AuditSeq != logged {
+			s.log.Info("audit checkpoint", "change", h.Change, "records", h.AuditSeq, "head", hex.EncodeToString(h.Hash[:]))
+			logged = h.AuditSeq
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := s.own.renew(ctx); err != nil {
+			s.log.Error("renewing the server's own certificate", "err", err)
+		}
+		if err := s.signers.renewAll(ctx); err != nil {
+			s.log.Error("renewing OCSP responder certificates", "err", err)
+		}
+	}
+}
+
+// Close ends a server that was never run, or has been. It may be called twice.
+func (s *Server) Close() {
+	for _, l := range s.serving {
+		// A listener that its server has closed says so again; nobody needs to know.
+		_ = l.l.Close()
+	}
+	if s.store != nil {
+		if err := s.store.Close(); err != nil {
+			s.log.Error("closing the store", "err", err)
+		}
+		s.store = nil
+	}
+}
+
+// clientConfig is what the command line reads from the data folder to find the server.
+type clientConfig struct {
+	Server    string `yaml:"server"`
+	TokenFile string `yaml:"token_file"`
+	CAFile    string `yaml:"ca_file"`
+}
+
+// writeFiles leaves the root certificate and the command line's settings in the data folder.
+func (s *Server) writeFiles() error {
+	s.RootFile = filepath.Join(s.cfg.Data, rootFile)
+	if err := replaceFile(s.RootFile, issuer.EncodePEM(s.issuers.Current().Roots()...)); err != nil {
+		return fmt.Errorf("writing the root certificate: %w", err)
+	}
+	settings, err := yaml.Marshal(clientConfig{Server: s.HTTPSURL, TokenFile: filepath.Join(s.cfg.Data, tokenFile), CAFile: s.RootFile})
+	if err != nil {
+		return err
+	}
+	if err := replaceFile(filepath.Join(s.cfg.Data, clientFile), settings); err != nil {
+		return fmt.Errorf("writing the command line's settings: %w", err)
+	}
+	return nil
+}
