@@ -1,0 +1,190 @@
+package ocsp
+
+import (
+	"crypto"
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"github.com/certwright/certwright/pkg/pki"
+)
+
+const shards = 64
+
+// cache keeps answers to requests for one certificate without a nonce. See the package comment for its generations.
+type cache struct {
+	seed   maphash.Seed
+	shards [shards]shard
+}
+
+type shard struct {
+	mu         sync.Mutex
+	limit      int
+	generation uint64           // guarded by mu; counted up by each change of a status in this shard
+	entries    map[name]*entry  // guarded by mu
+	flights    map[name]*flight // guarded by mu; answers in the making
+}
+
+// name is what tells kept answers apart: the certificate, and the form of the CertID that they repeat.
+type name struct {
+	issuerKeyID int64
+	serial      pki.SerialNumber
+	hash        crypto.Hash
+	noParams    bool
+}
+
+// entry is a kept answer. It never changes.
+type entry struct {
+	answer  Answer
+	refresh time.Time // from when on it is made anew
+}
+
+// flight is an answer in the making, for all who ask for it meanwhile.
+type flight struct {
+	done   chan struct{} // closed when answer is set
+	answer Answer
+	kept   *entry // what the answer was kept as; the leader's alone
+}
+
+func newCache(entries int) *cache {
+	c := &cache{seed: maphash.MakeSeed()}
+	for i := range c.shards {
+		c.shards[i].limit = max(1, entries/shards)
+		c.shards[i].entries = map[name]*entry{}
+		c.shards[i].flights = map[name]*flight{}
+	}
+	return c
+}
+
+func nameOf(issuerKeyID int64, id *CertID) name {
+	return name{issuerKeyID: issuerKeyID, serial: id.SerialNumber, hash: id.Hash, noParams: id.noParams}
+}
+
+// shard returns where everything about a certificate stands.
+func (c *cache) shard(issuerKeyID int64, s pki.SerialNumber) *shard {
+	h := maphash.String(c.seed, string(s)) ^ uint64(issuerKeyID)*0x9e3779b97f4a7c15
+	return &c.shards[h%shards]
+}
+
+// generations notes the generation of each certificate's shard.
+func (c *cache) generations(issuerKeyID int64, ids []CertID, gens []uint64) {
+	for i := range ids {
+		s := c.shard(issuerKeyID, ids[i].SerialNumber)
+		s.mu.Lock()
+		gens[i] = s.generation
+		s.mu.Unlock()
+	}
+}
+
+// unchanged tells whether no status has changed since the generations were noted.
+func (c *cache) unchanged(issuerKeyID int64, ids []CertID, gens []uint64) bool {
+	for i := range ids {
+		s := c.shard(issuerKeyID, ids[i].SerialNumber)
+		s.mu.Lock()
+		same := s.generation == gens[i]
+		s.mu.Unlock()
+		if !same {
+			return false
+		}
+	}
+	return true
+}
+
+// forget drops everything about a certificate, in all forms of the CertID.
+func (c *cache) forget(issuerKeyID int64, serial pki.SerialNumber) {
+	s := c.shard(issuerKeyID, serial)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.generation++
+	for _, hash := range [...]crypto.Hash{crypto.SHA1, crypto.SHA256} {
+		for _, noParams := range [...]bool{false, true} {
+			delete(s.entries, name{issuerKeyID, serial, hash, noParams})
+		}
+	}
+}
+
+func (c *cache) forgetAll() {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		s.generation++
+		clear(s.entries)
+		s.mu.Unlock()
+	}
+}
+
+func (c *cache) len() int {
+	n := 0
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		n += len(s.entries)
+		s.mu.Unlock()
+	}
+	return n
+}
+
+// get returns the entry, or else the flight to wait for, which the caller must make when it is the leader.
+func (s *shard) get(n name, now time.Time) (e *entry, f *flight, leader bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.entries[n]; e != nil {
+		if now.Before(e.refresh) && !now.Before(e.answer.ThisUpdate) {
+			return e, nil, false
+		}
+		delete(s.entries, n)
+	}
+	if f := s.flights[n]; f != nil {
+		return nil, f, false
+	}
+	f = &flight{done: make(chan struct{}), answer: unsigned[InternalError]}
+	s.flights[n] = f
+	return nil, f, true
+}
+
+// put keeps an entry when no status changed since the generation was noted, and tells whether that is so. In the same
+// moment the flight ends: who comes after it does not wait for an answer that was checked before.
+func (s *shard) put(n name, f *flight, generation uint64, e entry) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.generation != generation {
+		return false
+	}
+	f.kept = &e
+	delete(s.flights, n)
+	if e.answer.NextUpdate.IsZero() {
+		f.kept = nil // a signed unknown is given once
+		return true
+	}
+	if len(s.entries) >= s.limit {
+		s.evict()
+	}
+	s.entries[n] = &e
+	return true
+}
+
+// evict makes room: of a few entries, as the map gives them, the one that is made anew the soonest goes.
+func (s *shard) evict() {
+	var victim name
+	var soonest time.Time
+	looked := 0
+	for n, e := range s.entries {
+		if looked == 0 || e.refresh.Before(soonest) {
+			victim, soonest = n, e.refresh
+		}
+		if looked++; looked == 4 {
+			break
+		}
+	}
+	delete(s.entries, victim)
+}
+
+// end lets those go on who wait for a flight.
+func (s *shard) end(n name, f *flight) {
+	s.mu.Lock()
+	if s.flights[n] == f {
+		delete(s.flights, n)
+	}
+	s.mu.Unlock()
+	close(f.done)
+}
