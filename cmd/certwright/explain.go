@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 
+	"github.com/certwright/certwright/pkg/client"
 	"github.com/certwright/certwright/pkg/fault"
 )
 
@@ -14,6 +15,9 @@ func explain(err error) (message, hint string) {
 	}
 	if e, ok := errors.AsType[*hintError](err); ok {
 		return message, e.hint
+	}
+	if e, ok := errors.AsType[*client.Error](err); ok {
+		return message, e.Hint
 	}
 	if e, ok := errors.AsType[*fault.Error](err); ok {
 		return message, e.Hint

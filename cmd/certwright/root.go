@@ -38,6 +38,7 @@ CERTWRIGHT_TOKEN or CERTWRIGHT_TOKEN_FILE, and CERTWRIGHT_CA_FILE.
 Exit codes: 0 it worked, 1 it did not, 2 the command line is wrong.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return unknownCommand(cmd, args[0])
@@ -52,7 +53,12 @@ Exit codes: 0 it worked, 1 it did not, 2 the command line is wrong.`,
 		&cobra.Group{ID: groupAuthority, Title: "The authority:"},
 		&cobra.Group{ID: groupServer, Title: "The server:"},
 	)
-	root.AddCommand()
+	root.AddCommand(
+		newCertCommand(env),
+		newIssuerCommand(env), newTrustCommand(env), newProfileCommand(env), newTokenCommand(env), newAuditCommand(env),
+		newServeCommand(env), newStoreCommand(env), newCheckCommand(env), newKeyCommand(env), newWhoAmICommand(env),
+		newVersionCommand(env),
+	)
 	return root
 }
 

@@ -1,13 +1,26 @@
 package main
 
 import (
+	"bufio"
+	"cmp"
+	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"os"
+	"slices"
+	"strconv"
 	"strings"
+	"text/tabwriter"
+	"time"
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"golang.org/x/term"
+
+	"github.com/certwright/certwright/pkg/pki"
 )
 
 // visible makes every character of s one that a reader can see and that a terminal does not obey: control, format,
@@ -60,4 +73,146 @@ func writeJSON(w io.Writer, v any) error {
 	}
 	_, err := io.WriteString(w, safe.String())
 	return err
+}
+
+// warn tells of something that is no reason to stop.
+func warn(env *environment, format string, args ...any) {
+	fmt.Fprintf(env.err, "warning: %s\n", visible(fmt.Sprintf(format, args...)))
+}
+
+// note tells something beside what was asked for.
+func note(env *environment, format string, args ...any) {
+	fmt.Fprintf(env.err, "note: %s\n", visible(fmt.Sprintf(format, args...)))
+}
+
+// interactive reports whether somebody sits in front of the input.
+func interactive(in io.Reader) bool {
+	f, ok := in.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// confirm asks a question that only a yes answers with yes.
+func confirm(env *environment, question string) (bool, error) {
+	fmt.Fprintf(env.err, "%s [y/N] ", visible(question))
+	answer, err := bufio.NewReader(env.in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return false, err
+	}
+	answer = strings.ToLower(strings.TrimSpace(answer))
+	return answer == "y" || answer == "yes", nil
+}
+
+// table writes rows below a heading, in columns.
+func table(w io.Writer, heading []string, rows [][]string) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, row := range append([][]string{heading}, rows...) {
+		for i, cell := range row {
+			if i > 0 {
+				fmt.Fprint(t, "\t")
+			}
+			fmt.Fprint(t, visible(cmp.Or(cell, "-")))
+		}
+		fmt.Fprintln(t)
+	}
+	return t.Flush()
+}
+
+// fields is a list of labels with their values, shown one below the other. Fields without a value are left out.
+type fields [][]string
+
+func (f *fields) add(label string, values ...string) {
+	values = slices.DeleteFunc(values, func(v string) bool { return v == "" })
+	if len(values) > 0 {
+		*f = append(*f, append([]string{label}, values...))
+	}
+}
+
+func (f fields) write(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, field := range f {
+		label := field[0] + ":"
+		for _, value := range field[1:] {
+			fmt.Fprintf(t, "%s\t%s\n", label, visible(value))
+			label = ""
+		}
+	}
+	return t.Flush()
+}
+
+// clip shortens what would make a column too wide.
+func clip(s string, limit int) string {
+	if utf8.RuneCountInString(s) <= limit {
+		return s
+	}
+	return string([]rune(s)[:limit-1]) + "…"
+}
+
+// stamp writes a moment in UTC, to the minute.
+func stamp(t time.Time) string {
+	if !t.Before(pki.NoExpiry) {
+		return "never"
+	}
+	return t.UTC().Format("2006-01-02 15:04")
+}
+
+// stampFor writes a moment and how far off it is.
+func stampFor(t, now time.Time) string {
+	if !t.Before(pki.NoExpiry) {
+		return stamp(t)
+	}
+	return stamp(t) + " UTC (" + distance(t, now) + ")"
+}
+
+// distance says how far t is from now, in one unit, rounded down: "in 89 days", "3 hours ago".
+func distance(t, now time.Time) string {
+	seconds := t.Unix() - now.Unix() // a time.Duration would end at 292 years
+	if seconds < 0 {
+		return length(-seconds) + " ago"
+	}
+	return "in " + length(seconds)
+}
+
+// length says a number of seconds in one unit, rounded down.
+func length(seconds int64) string {
+	unit := func(n int64, name string) string {
+		if n == 1 {
+			return "1 " + name
+		}
+		return strconv.FormatInt(n, 10) + " " + name + "s"
+	}
+	switch {
+	case seconds < 60:
+		return "less than a minute"
+	case seconds < 60*60:
+		return unit(seconds/60, "minute")
+	case seconds < 48*60*60:
+		return unit(seconds/(60*60), "hour")
+	case seconds >= 2*365*24*60*60:
+		return unit(seconds/(365*24*60*60), "year")
+	}
+	return unit(seconds/(24*60*60), "day")
+}
+
+// fingerprint writes a hash as OpenSSL and browsers do, in eight groups: AB:CD:EF:01: 23:...
+func fingerprint(hash []byte) string {
+	var b strings.Builder
+	for i, c := range hash {
+		if i > 0 {
+			b.WriteByte(':')
+			if i%4 == 0 {
+				b.WriteByte(' ')
+			}
+		}
+		fmt.Fprintf(&b, "%02X", c)
+	}
+	return b.String()
+}
+
+// fingerprintOf is fingerprint for a hash in hexadecimal, which it returns as it is when it is none.
+func fingerprintOf(text string) string {
+	hash, err := hex.DecodeString(text)
+	if err != nil {
+		return text
+	}
+	return fingerprint(hash)
 }

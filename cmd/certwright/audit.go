@@ -1,0 +1,143 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/certwright/certwright/pkg/client"
+)
+
+func newAuditCommand(env *environment) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "audit",
+		GroupID: groupAuthority,
+		Short:   "Read the audit trail, and check that it is whole",
+		Example: "  certwright audit list --action certificate. --since 24h\n  certwright audit verify",
+	}
+	conn := connect(env, cmd)
+	return group(cmd, newAuditListCommand(env, conn), newAuditVerifyCommand(env, conn))
+}
+
+func newAuditListCommand(env *environment, conn *connection) *cobra.Command {
+	var q client.AuditQuery
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List audit events, newest first",
+		Example: `  certwright audit list
+  certwright audit list --action certificate. --since 24h
+  certwright audit list --actor token:deploy --limit 0 --output json`,
+		Args: takes(),
+	}
+	f := cmd.Flags()
+	f.StringVar(&q.Actor, "actor", "", "by this `actor`, as in token:deploy")
+	f.StringVar(&q.Action, "action", "", "of this `kind`, as in certificate.issue; a group ends in a dot, as in certificate.")
+	f.StringVar(&q.Target, "target", "", "on this `target`, as in certificate/ID")
+	since := instantFlag(env, cmd, "since", "at this moment or later, as in 2026-11-22; 24h is a day ago")
+	before := instantFlag(env, cmd, "before", "before this moment")
+	f.IntVar(&limit, "limit", 50, "show at most this `many`; 0 shows all")
+	output := outputFlag(cmd)
+	list := conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {
+		events := []client.Event{}
+		for {
+			page, err := api.Audit(cmd.Context(), q)
+			if err != nil {
+				return err
+			}
+			events, q.Cursor = append(events, page.Events...), page.Next
+			if q.Cursor == "" || limit > 0 && len(events) > limit {
+				break
+			}
+		}
+		more := limit > 0 && len(events) > limit
+		if more {
+			events = events[:limit]
+		}
+		switch {
+		case output.json():
+			err := writeJSON(env.out, struct {
+				Events []client.Event `json:"events"`
+			}{events})
+			if err != nil {
+				return err
+			}
+		case len(events) == 0:
+			note(env, "no event matches")
+		default:
+			var rows [][]string
+			for _, e := range events {
+				rows = append(rows, []string{e.Time.UTC().Format("2006-01-02 15:04:05"), e.Action, e.Actor, clip(e.Target, 40), clip(detailText(e.Detail), 100)})
+			}
+			if err := table(env.out, []string{"TIME (UTC)", "ACTION", "ACTOR", "TARGET", "DETAIL"}, rows); err != nil {
+				return err
+			}
+		}
+		if more {
+			note(env, "there are more: --limit 0 shows all")
+		}
+		return nil
+	})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if limit < 0 {
+			return misuse(cmd, "", "--limit cannot be negative")
+		}
+		if q.Limit = maxPage; limit > 0 {
+			q.Limit = min(limit+1, maxPage)
+		}
+		q.From, q.To = since.Time, before.Time
+		return list(cmd, args)
+	}
+	return cmd
+}
+
+func detailText(detail map[string]string) string {
+	var parts []string
+	for _, key := range slices.Sorted(maps.Keys(detail)) {
+		parts = append(parts, key+"="+detail[key])
+	}
+	return strings.Join(parts, " ")
+}
+
+func newAuditVerifyCommand(env *environment, conn *connection) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "verify",
+		Short: "Have the server check that the audit trail is whole",
+		Long: `Have the server walk the whole chain of audit records and tell whether any was changed, dropped or moved. The exit code
+is 1 if so.
+
+Note down the head and compare it later: a chain that was cut off at its end, or made anew, is whole as well, but does
+not have the head that you know.`,
+		Example: "  certwright audit verify",
+		Args:    takes(),
+	}
+	output := outputFlag(cmd)
+	cmd.RunE = conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {
+		v, err := api.VerifyAudit(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if output.json() {
+			err = writeJSON(env.out, v)
+		} else {
+			var f fields
+			whole := "yes"
+			if !v.Whole {
+				whole = "NO"
+			}
+			f.add("Whole", whole)
+			f.add("Changes", fmt.Sprint(v.Changes))
+			f.add("Records", fmt.Sprint(v.Records))
+			f.add("Head", v.Head)
+			err = f.write(env.out)
+		}
+		if err == nil && !v.Whole {
+			return failure("keep the store as it is, and compare it with a backup", "the audit trail is broken: %s", v.Problem)
+		}
+		return err
+	})
+	return cmd
+}
