@@ -282,7 +282,7 @@ func (a *Authority) issue(ctx context.Context, key *issuer.Key, p *Profile, r Re
 			if draw < serialDraws {
 				continue
 			}
-			return nil, fmt.Errorf("%d serial numbers in a row were taken; is the random source stuck? %w", draw, err)
+			return nil, fault.Wrap(fault.Internal, err, "%d serial numbers in a row were taken: the random source is stuck", draw)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("recording the certificate: %w", err)

@@ -123,11 +123,12 @@ func (a *api) find(ctx context.Context, id string) (pki.Certificate, error) {
 	return c, a.visible(principal(ctx), c)
 }
 
-type idInput struct {
+// IDInput is the path of one certificate. It is exported so that the library can fill it in where it is embedded.
+type IDInput struct {
 	ID string `path:"id" doc:"SHA-256 fingerprint, in hexadecimal" maxLength:"128"`
 }
 
-func (a *api) getCertificate(ctx context.Context, in *idInput) (*certificateOutput, error) {
+func (a *api) getCertificate(ctx context.Context, in *IDInput) (*certificateOutput, error) {
 	c, err := a.find(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -160,7 +161,7 @@ func (a *api) getCertificateBySerial(ctx context.Context, in *serialInput) (*cer
 }
 
 type downloadInput struct {
-	idInput
+	IDInput
 	Format string `query:"format" enum:"pem,der,chain" default:"pem" doc:"pem; der; chain: PEM with the issuing certificates, in the order that TLS sends them (without the root)"`
 }
 
@@ -441,7 +442,7 @@ func parseValidity(text string) (time.Duration, error) {
 }
 
 type renewInput struct {
-	idInput
+	IDInput
 	Body struct {
 		CSR      string `json:"csr,omitempty" doc:"PKCS #10 request with a new key; the names are those of the old certificate. Absent: the same key" maxLength:"131072"`
 		Validity string `json:"validity,omitempty" doc:"How long, as in 90d; the profile's default if absent" maxLength:"32"`
@@ -475,7 +476,7 @@ func (a *api) renewCertificate(ctx context.Context, c pki.Certificate, text, val
 }
 
 type revokeInput struct {
-	idInput
+	IDInput
 	Body struct {
 		Reason         string     `json:"reason,omitempty" doc:"unspecified (default), keyCompromise, cACompromise, affiliationChanged, superseded, cessationOfOperation, privilegeWithdrawn, aACompromise. keyCompromise also blocks the key." maxLength:"40"`
 		InvalidityDate *time.Time `json:"invalidity_date,omitempty" doc:"Since when the key is thought to be compromised"`
@@ -494,11 +495,11 @@ func (a *api) revoke(ctx context.Context, in *revokeInput) (*certificateOutput, 
 	return a.changeStatus(ctx, in.ID, r, a.CA.Revoke)
 }
 
-func (a *api) hold(ctx context.Context, in *idInput) (*certificateOutput, error) {
+func (a *api) hold(ctx context.Context, in *IDInput) (*certificateOutput, error) {
 	return a.changeStatus(ctx, in.ID, ca.StatusRequest{}, a.CA.Hold)
 }
 
-func (a *api) release(ctx context.Context, in *idInput) (*certificateOutput, error) {
+func (a *api) release(ctx context.Context, in *IDInput) (*certificateOutput, error) {
 	return a.changeStatus(ctx, in.ID, ca.StatusRequest{}, a.CA.Release)
 }
 

@@ -1,0 +1,418 @@
+package rest
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"flag"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	openapi "github.com/certwright/certwright/api"
+	"github.com/certwright/certwright/pkg/auth"
+	"github.com/certwright/certwright/pkg/ca"
+	"github.com/certwright/certwright/pkg/clock"
+	"github.com/certwright/certwright/pkg/crl"
+	"github.com/certwright/certwright/pkg/issuer"
+	"github.com/certwright/certwright/pkg/keys"
+	"github.com/certwright/certwright/pkg/pki"
+	"github.com/certwright/certwright/pkg/problem"
+	"github.com/certwright/certwright/pkg/store"
+	"github.com/certwright/certwright/pkg/store/sqlite"
+	"github.com/certwright/certwright/pkg/watch"
+)
+
+var update = flag.Bool("update", false, "rewrite api/openapi.yaml")
+
+// rig is the API on a real store.
+type rig struct {
+	t       *testing.T
+	handler http.Handler
+	doc     []byte
+	store   store.Store
+	tokens  map[string]string // text by name
+	sync    func(context.Context) error
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	ctx := t.Context()
+	path := filepath.Join(t.TempDir(), "certwright.db")
+	if _, _, err := sqlite.Migrate(ctx, path); err != nil {
+		t.Fatal(err)
+	}
+	s, err := sqlite.Open(ctx, sqlite.Config{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	r := &rig{t: t, store: s, tokens: map[string]string{}}
+	sealed := map[string]crypto.Signer{}
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	text, admin := auth.NewToken()
+	admin.Name, admin.Role, admin.CreatedAt, admin.CreatedBy = "admin", pki.RoleAdministrator, now, "test"
+	r.tokens["administrator"] = text
+	if err := ca.Bootstrap(ctx, s, ca.Hierarchy{
+		Organization: "Example", PublicURL: "http://pki.example.com", Now: now, KEKInfo: []byte("{}"), Token: admin,
+		Seal: func(k crypto.Signer) ([]byte, error) {
+			spki, err := x509.MarshalPKIXPublicKey(k.Public())
+			sealed[keys.KeyID(spki)] = k
+			return []byte(keys.KeyID(spki)), err
+		},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	issuers, err := issuer.Load(ctx, issuer.Config{Store: s, Open: func(id []byte) (crypto.Signer, error) { return sealed[string(id)], nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	guard := clock.New(nil, nil)
+	authority, err := ca.New(ca.Config{Store: s, Issuers: issuers, Clock: guard, PublicURL: "http://pki.example.com"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	crls, err := crl.New(crl.Config{Store: s, Issuers: issuers, Clock: guard, Leases: s, Holder: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens, err := auth.NewTokens(s, guard.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := watch.New(watch.Config{Store: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Follow("authority", authority.Follow)
+	w.Follow("tokens", tokens.Follow)
+	r.sync = w.Sync
+	if err := w.Sync(ctx); err != nil {
+		t.Fatal(err)
+	}
+	h, doc, err := New(Config{
+		Store: s, CA: authority, Issuers: issuers, CRLs: crls, Tokens: tokens, Sync: w.Sync, Now: guard.Now,
+		Server: Server{Version: "test", PublicURL: "http://pki.example.com", Store: "sqlite"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.handler, r.doc = http.StripPrefix(Root, h), doc
+	for _, role := range []string{"auditor", "enroller", "operator"} {
+		r.newToken(role, map[string]any{"role": role})
+	}
+	return r
+}
+
+func (r *rig) newToken(name string, body map[string]any) {
+	r.t.Helper()
+	body["name"] = name
+	var out Token
+	r.must("administrator", "POST", "/tokens", body, &out)
+	r.tokens[name] = out.Token
+}
+
+// call sends a request as the holder of a named token; "" is nobody. It returns the status and the body.
+func (r *rig) call(who, method, path string, body any) (int, []byte) {
+	r.t.Helper()
+	var reader io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		reader = bytes.NewReader(b)
+	}
+	req := httptest.NewRequestWithContext(r.t.Context(), method, Root+path, reader)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if who != "" {
+		req.Header.Set("Authorization", "Bearer "+r.tokens[who])
+	}
+	w := httptest.NewRecorder()
+	r.handler.ServeHTTP(w, req)
+	return w.Code, w.Body.Bytes()
+}
+
+func (r *rig) must(who, method, path string, body, out any) {
+	r.t.Helper()
+	status, answer := r.call(who, method, path, body)
+	if status >= 300 {
+		r.t.Fatalf("%s %s as %s: %d %s", method, path, who, status, answer)
+	}
+	if out != nil {
+		if err := json.Unmarshal(answer, out); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
+func newCSR(t *testing.T, cn string) string {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: cn}}, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: raw}))
+}
+
+func (r *rig) issue(who, cn string) Certificate {
+	r.t.Helper()
+	var c Certificate
+	r.must(who, "POST", "/certificates", map[string]any{"csr": newCSR(r.t, cn), "profile": "client"}, &c)
+	return c
+}
+
+func TestOpenAPIIsCommitted(t *testing.T) {
+	r := newRig(t)
+	if *update {
+		if err := os.WriteFile("../../api/openapi.yaml", r.doc, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if !bytes.Equal(r.doc, openapi.OpenAPI) {
+		t.Error("api/openapi.yaml is not what the routes say: go test ./pkg/rest -run OpenAPI -update")
+	}
+	if !bytes.Contains(r.doc, []byte("openapi: 3.1")) {
+		t.Error("the description is not OpenAPI 3.1")
+	}
+}
+
+// matrix says for every route which roles are let in. It is written down independently of the table in rest.go; a route
+// without a row fails.
+var matrix = map[string]string{ // nobody, auditor, enroller, operator, administrator
+	"GET /server":                                 "naeoA",
+	"GET /issuers":                                "naeoA",
+	"GET /issuers/{issuer}":                       "naeoA",
+	"GET /issuers/{issuer}/certificate.pem":       "naeoA",
+	"GET /issuers/{issuer}/certificate.cer":       "naeoA",
+	"GET /issuers/{issuer}/chain.pem":             "naeoA",
+	"GET /roots.pem":                              "naeoA",
+	"GET /client-ca.pem":                          "naeoA",
+	"GET /issuers/{issuer}/certificates/{serial}": "aeoA",
+	"POST /certificates":                          "eoA",
+	"GET /certificates":                           "aeoA",
+	"GET /certificates/{id}":                      "aeoA",
+	"GET /certificates/{id}/download":             "aeoA",
+	"POST /certificates/{id}/renew":               "oA",
+	"POST /certificates/{id}/revoke":              "oA",
+	"POST /certificates/{id}/hold":                "oA",
+	"POST /certificates/{id}/release":             "oA",
+	"GET /profiles":                               "aeoA",
+	"GET /profiles/{profile}":                     "aeoA",
+	"GET /tokens":                                 "A",
+	"POST /tokens":                                "A",
+	"DELETE /tokens/{id}":                         "A",
+	"GET /whoami":                                 "aeoA",
+	"GET /audit":                                  "aoA",
+	"GET /audit/verify":                           "aoA",
+	"GET /self":                                   "",
+	"POST /self/renew":                            "",
+	"POST /self/revoke":                           "",
+}
+
+func TestRolesByRoutes(t *testing.T) {
+	r := newRig(t)
+	var doc struct {
+		Paths map[string]map[string]any
+	}
+	decodeYAML(t, r.doc, &doc)
+	fill := strings.NewReplacer("{issuer}", "issuing", "{serial}", "01", "{id}", strings.Repeat("ab", 32), "{profile}", "server")
+	seen := 0
+	for path, methods := range doc.Paths {
+		for method := range methods {
+			route := strings.ToUpper(method) + " " + path
+			allowed, ok := matrix[route]
+			if !ok {
+				t.Errorf("%s has no row in the matrix", route)
+				continue
+			}
+			seen++
+			for letter, who := range map[string]string{"n": "", "a": "auditor", "e": "enroller", "o": "operator", "A": "administrator"} {
+				var body any
+				if method == "post" {
+					body = map[string]any{}
+				}
+				status, answer := r.call(who, strings.ToUpper(method), fill.Replace(path), body)
+				refused := status == http.StatusUnauthorized || status == http.StatusForbidden
+				if want := !strings.Contains(allowed, letter); refused != want {
+					t.Errorf("%s as %q: %d %s, want refused = %v", route, who, status, answer, want)
+				}
+				if who == "" && refused && status != http.StatusUnauthorized {
+					t.Errorf("%s as nobody: %d, want 401", route, status)
+				}
+				if status >= 500 {
+					t.Errorf("%s as %q: %d %s", route, who, status, answer)
+				}
+			}
+		}
+	}
+	if seen != len(matrix) {
+		t.Errorf("%d routes, the matrix has %d rows", seen, len(matrix))
+	}
+}
+
+func TestEnrollerSeesWhatItIssued(t *testing.T) {
+	r := newRig(t)
+	mine, others := r.issue("enroller", "mine"), r.issue("operator", "other")
+	var list struct{ Certificates []Certificate }
+	r.must("enroller", "GET", "/certificates", nil, &list)
+	if len(list.Certificates) != 1 || list.Certificates[0].ID != mine.ID {
+		t.Errorf("the enroller lists %d certificates, want its own", len(list.Certificates))
+	}
+	for _, path := range []string{"/certificates/" + others.ID, "/certificates/" + others.ID + "/download", "/issuers/issuing/certificates/" + others.Serial} {
+		if status, _ := r.call("enroller", "GET", path, nil); status != http.StatusNotFound {
+			t.Errorf("GET %s as the enroller: %d, want 404", path, status)
+		}
+		if status, _ := r.call("auditor", "GET", path, nil); status != http.StatusOK {
+			t.Errorf("GET %s as the auditor: %d, want 200", path, status)
+		}
+	}
+	r.must("enroller", "GET", "/certificates?requester=token:operator", nil, &list)
+	if len(list.Certificates) != 0 {
+		t.Error("naming another requester shows an enroller what is not its own")
+	}
+}
+
+func TestTokenLimitsHoldEverywhere(t *testing.T) {
+	r := newRig(t)
+	c := r.issue("operator", "someone")
+	r.newToken("servers", map[string]any{"role": "operator", "profiles": []string{"server"}})
+	r.newToken("root-only", map[string]any{"role": "operator", "issuers": []string{"root"}})
+	for _, who := range []string{"servers", "root-only"} {
+		status, answer := r.call(who, "POST", "/certificates", map[string]any{"csr": newCSR(t, "x"), "profile": "client"})
+		if status != http.StatusForbidden {
+			t.Errorf("issuing as %s: %d %s, want 403", who, status, answer)
+		}
+		for _, act := range []string{"/revoke", "/hold", "/renew"} {
+			if status, _ := r.call(who, "POST", "/certificates/"+c.ID+act, map[string]any{}); status != http.StatusNotFound {
+				t.Errorf("%s as %s: %d, want 404", act, who, status)
+			}
+		}
+		var list struct{ Certificates []Certificate }
+		r.must(who, "GET", "/certificates?profile=client", nil, &list)
+		if len(list.Certificates) != 0 && who == "servers" {
+			t.Errorf("%s lists %d client certificates", who, len(list.Certificates))
+		}
+	}
+}
+
+func TestStatusFilters(t *testing.T) {
+	r := newRig(t)
+	valid, revoked, held := r.issue("operator", "valid"), r.issue("operator", "revoked"), r.issue("operator", "held")
+	r.must("operator", "POST", "/certificates/"+revoked.ID+"/revoke", map[string]any{"reason": "superseded"}, nil)
+	r.must("operator", "POST", "/certificates/"+held.ID+"/hold", nil, nil)
+	for query, want := range map[string][]string{
+		"status=valid":                      {valid.ID},
+		"status=revoked":                    {revoked.ID},
+		"status=hold":                       {held.ID},
+		"status=revoked,hold":               {held.ID, revoked.ID},
+		"status=expired":                    nil,
+		"text=VALID":                        {valid.ID},
+		"serial=" + held.Serial:             {held.ID},
+		"spki_sha256=" + revoked.SPKISHA256: {revoked.ID},
+	} {
+		var list struct {
+			Certificates []Certificate
+			Count        int
+		}
+		r.must("operator", "GET", "/certificates?count=true&profile=client&"+query, nil, &list)
+		var got []string
+		for _, c := range list.Certificates {
+			got = append(got, c.ID)
+		}
+		if strings.Join(got, " ") != strings.Join(want, " ") || list.Count != len(want) {
+			t.Errorf("%s: got %v, count %d; want %v", query, got, list.Count, want)
+		}
+	}
+	if status, _ := r.call("operator", "GET", "/certificates?status=valid,revoked", nil); status != http.StatusBadRequest {
+		t.Errorf("valid with revoked: %d, want 400", status)
+	}
+}
+
+func TestAnswersNeverRepeatSecrets(t *testing.T) {
+	r := newRig(t)
+	const secret = "hunter2-hunter2"
+	for _, body := range []any{
+		map[string]any{"csr": secret, "profile": secret},
+		map[string]any{"csr": 1, "profile": []string{secret}},
+		map[string]any{"csr": "x", "profile": "server", secret: secret},
+		map[string]any{"csr": "x", "profile": "server", "validity": secret + strings.Repeat("x", 100)},
+	} {
+		status, answer := r.call("operator", "POST", "/certificates", body)
+		if status < 400 || status >= 500 {
+			t.Errorf("%v: %d", body, status)
+		}
+		if bytes.Contains(answer, []byte(secret)) && !strings.Contains(string(answer), "unexpected property") {
+			t.Errorf("%v: the answer repeats the value: %s", body, answer)
+		}
+		var d problem.Document
+		if json.Unmarshal(answer, &d) != nil || d.Status != status || !strings.HasPrefix(d.Type, "urn:certwright:problem:") {
+			t.Errorf("%v: not a problem document: %s", body, answer)
+		}
+	}
+}
+
+func TestTokens(t *testing.T) {
+	r := newRig(t)
+	r.newToken("short", map[string]any{"role": "auditor", "validity": "1h"})
+	r.must("short", "GET", "/whoami", nil, nil)
+	if status, _ := r.call("administrator", "POST", "/tokens", map[string]any{"name": "short", "role": "auditor"}); status != http.StatusConflict {
+		t.Errorf("a second token of one name: %d, want 409", status)
+	}
+	r.must("administrator", "DELETE", "/tokens/short", nil, nil)
+	if status, answer := r.call("short", "GET", "/whoami", nil); status != http.StatusUnauthorized || !bytes.Contains(answer, []byte("revoked")) {
+		t.Errorf("a revoked token: %d %s, want 401 at once", status, answer)
+	}
+	if status, _ := r.call("administrator", "DELETE", "/tokens/admin", nil); status != http.StatusConflict {
+		t.Errorf("revoking the last administrator: %d, want 409", status)
+	}
+	_, answer := r.call("administrator", "GET", "/tokens", nil)
+	for name, text := range r.tokens {
+		if bytes.Contains(answer, []byte(text[len(text)-43:])) {
+			t.Errorf("the list of tokens shows the secret of %s", name)
+		}
+	}
+	for _, bad := range []map[string]any{
+		{"name": "x y", "role": "auditor"}, {"name": "x", "role": "god"}, {"name": "x", "role": "auditor", "validity": "soon"},
+		{"name": "x", "role": "auditor", "profiles": []string{"nope"}}, {"name": "x", "role": "auditor", "issuers": []string{"nope"}},
+	} {
+		if status, answer := r.call("administrator", "POST", "/tokens", bad); status < 400 || status >= 500 {
+			t.Errorf("%v: %d %s", bad, status, answer)
+		}
+	}
+}
+
+func TestAuditTellsWhoDidWhat(t *testing.T) {
+	r := newRig(t)
+	c := r.issue("enroller", "someone")
+	r.must("operator", "POST", "/certificates/"+c.ID+"/revoke", map[string]any{"reason": "keyCompromise"}, nil)
+	var out struct{ Events []Event }
+	r.must("auditor", "GET", "/audit?target=certificate/"+c.ID, nil, &out)
+	if len(out.Events) != 2 || out.Events[0].Action != "certificate.revoke" || out.Events[0].Actor != "token:operator" || out.Events[0].Detail["reason"] != "keyCompromise" || out.Events[1].Actor != "token:enroller" {
+		t.Errorf("events: %+v", out.Events)
+	}
+	var v Verification
+	r.must("auditor", "GET", "/audit/verify", nil, &v)
+	if !v.Whole || v.Records < 5 {
+		t.Errorf("verification: %+v", v)
+	}
+}
