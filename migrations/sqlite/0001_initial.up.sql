@@ -40,7 +40,7 @@ CREATE TABLE audit_record (
 ) STRICT;
 
 -- Targets are mostly "certificate/" and a fingerprint, of which 64 bits are enough to find it.
-CREATE INDEX audit_record_target ON audit_record (substr(target, 1, 28));
+-- CREATE INDEX audit_record_target ON audit_record (substr(target, 1, 28));
 
 CREATE TABLE issuer (
     id      INTEGER PRIMARY KEY,

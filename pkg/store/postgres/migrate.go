@@ -128,6 +128,9 @@ func migrateFrom(ctx context.Context, dsn string, files fs.FS, lockTimeout time.
 		err = nil
 	}
 	if err != nil {
+		// The lock goes with the connection, which sits in the failed transaction and can do nothing else.
+		driver.Close()
+		db.Close()
 		return afterFailure(ctx, dsn, from, err)
 	}
 	to, dirty, err := Version(context.WithoutCancel(ctx), dsn)
@@ -141,8 +144,7 @@ func migrateFrom(ctx context.Context, dsn string, files fs.FS, lockTimeout time.
 	return from, to, err
 }
 
-// afterFailure goes over what a failed migration left behind, on a new connection: the old one still sits in the failed
-// transaction. It returns what Migrate returns.
+// afterFailure goes over what a failed migration left behind, on a new connection. It returns what Migrate returns.
 func afterFailure(ctx context.Context, dsn string, from uint, cause error) (uint, uint, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
