@@ -1,0 +1,177 @@
+package crl
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/pem"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/certwright/certwright/pkg/issuer"
+	"github.com/certwright/certwright/pkg/pki"
+)
+
+// Published is a list that the store holds. It never changes; neither it nor its DER may be written to.
+type Published struct {
+	KeyID      string // of the issuer key
+	Number     int64  // cRLNumber (RFC 5280, Section 5.2.3)
+	ThisUpdate time.Time
+	NextUpdate time.Time
+	CreatedAt  time.Time
+	Scheduled  bool  // made by the timer
+	Change     int64 // the store's change whose state it shows
+	Entries    int
+	DER        []byte
+
+	// ETag is a strong entity tag with its quotes, for the DER (RFC 9110, Section 8.8.3). PEMTag is that of the PEM.
+	ETag, PEMTag string
+	// LastModified grows with every list of the key, in whole seconds, and is not in the future.
+	LastModified time.Time
+
+	pemOnce sync.Once
+	pem     []byte
+}
+
+func newPublished(keyID string, c pki.CRL, backdate time.Duration) *Published {
+	sum := sha256.Sum256(c.DER)
+	tag := hex.EncodeToString(sum[:16])
+	p := &Published{
+		KeyID: keyID, Number: c.Number, ThisUpdate: c.ThisUpdate, NextUpdate: c.NextUpdate, CreatedAt: c.CreatedAt,
+		Scheduled: c.Scheduled, Change: c.Change, Entries: c.Entries, DER: c.DER,
+		ETag: `"` + tag + `"`, PEMTag: `"` + tag + `-pem"`,
+	}
+	// Several lists can be made within one second, and with thisUpdate as the date a client that asks by date only
+	// would keep the first of them. The number is the time or just ahead of it, and never the same twice: lying back as
+	// far as thisUpdate does, it is a date that grows with each list and is the same in every replica.
+	p.LastModified = time.Unix(c.Number, 0).UTC().Add(-backdate)
+	if p.LastModified.After(c.CreatedAt) {
+		p.LastModified = c.CreatedAt.Truncate(time.Second)
+	}
+	return p
+}
+
+// PEM returns the list as PEM (RFC 7468, Section 6), encoded once. It must not be written to.
+func (p *Published) PEM() []byte {
+	p.pemOnce.Do(func() { p.pem = pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: p.DER}) })
+	return p.pem
+}
+
+// Latest returns the newest list of an issuer key, by its key id; false when there is none yet, or no such key. It does
+// not touch the store.
+func (p *Publisher) Latest(keyID string) (*Published, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l, ok := p.lists[keyID]
+	if !ok || l.latest == nil {
+		return nil, false
+	}
+	return l.latest, true
+}
+
+// Bundle is the lists of whole chains in one PEM file, which is how nginx, HAProxy and others want them. It never
+// changes, and its PEM must not be written to.
+type Bundle struct {
+	PEM          []byte
+	ETag         string    // strong, with quotes
+	LastModified time.Time // of the newest list
+	NextUpdate   time.Time // of the list that ends first
+	lists        []*Published
+}
+
+// Bundle returns the newest lists of the keys and of all keys above them, up to the roots', each once: the keys' own
+// first. It returns false when one of them has no list yet, since verifiers that check whole chains refuse everybody
+// when one is missing.
+func (p *Publisher) Bundle(keys ...*issuer.Key) (*Bundle, bool) {
+	var ids []string
+	for _, key := range keys {
+		for at := key; at != nil && !slices.Contains(ids, at.KeyID); at = at.Parent {
+			ids = append(ids, at.KeyID)
+		}
+	}
+	p.mu.Lock()
+	lists := make([]*Published, 0, len(ids))
+	for _, id := range ids {
+		if l := p.lists[id]; l != nil && l.latest != nil {
+			lists = append(lists, l.latest)
+		}
+	}
+	name := strings.Join(ids, " ")
+	before := p.bundles[name]
+	p.mu.Unlock()
+	if len(lists) == 0 || len(lists) < len(ids) {
+		return nil, false
+	}
+	if before != nil && slices.Equal(before.lists, lists) {
+		return before, true
+	}
+
+	b := &Bundle{lists: lists, NextUpdate: lists[0].NextUpdate}
+	tags := sha256.New()
+	for _, l := range lists {
+		b.PEM = append(b.PEM, l.PEM()...)
+		tags.Write([]byte(l.ETag))
+		if l.LastModified.After(b.LastModified) {
+			b.LastModified = l.LastModified
+		}
+		if l.NextUpdate.Before(b.NextUpdate) {
+			b.NextUpdate = l.NextUpdate
+		}
+	}
+	b.ETag = `"` + hex.EncodeToString(tags.Sum(nil)[:16]) + `"`
+	p.mu.Lock()
+	p.bundles[name] = b
+	p.mu.Unlock()
+	return b, true
+}
+
+// State is what health checks and the start page show of one issuer key's list.
+type State struct {
+	Issuer     string
+	KeyID      string
+	Number     int64     // 0 when there is none yet
+	Entries    int       // of the list that is served
+	ThisUpdate time.Time // zero when there is none yet
+	NextUpdate time.Time
+	CreatedAt  time.Time
+	Age        time.Duration // since CreatedAt
+	Pending    bool          // a change of a status is not in the list yet
+	Err        error         // why the last try to make one failed; nil when it did not, or another replica makes them
+}
+
+// Expired reports whether there is no list that verifiers accept.
+func (s State) Expired(now time.Time) bool { return !now.Before(s.NextUpdate) }
+
+// State returns the state of every issuer key's list, in the order of the issuers' snapshot.
+func (p *Publisher) State() []State {
+	now := p.cfg.Clock.Now()
+	keys := p.cfg.Issuers.Current().Keys()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	states := make([]State, 0, len(keys))
+	for _, key := range keys {
+		l := p.list(key.KeyID)
+		s := State{Issuer: key.Issuer.Name, KeyID: key.KeyID, Pending: l.dirty(), Err: l.err}
+		if at := l.latest; at != nil {
+			s.Number, s.Entries = at.Number, at.Entries
+			s.ThisUpdate, s.NextUpdate, s.CreatedAt = at.ThisUpdate, at.NextUpdate, at.CreatedAt
+			s.Age = now.Sub(at.CreatedAt)
+		}
+		states = append(states, s)
+	}
+	return states
+}
+
+// Metrics are figures since the process started.
+type Metrics struct {
+	Built  int64 // lists made, recorded and published
+	Failed int64 // tries that failed
+	Stale  int64 // lists thrown away because another replica was faster
+	Leader bool  // this replica holds the lease
+}
+
+// Metrics returns the publisher's figures.
+func (p *Publisher) Metrics() Metrics {
+	return Metrics{Built: p.built.Load(), Failed: p.failed.Load(), Stale: p.stale.Load(), Leader: p.holds()}
+}
