@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,11 +22,17 @@ func (s *Store) RecordIssuance(ctx context.Context, i store.Issuance) error {
 	if err != nil {
 		return err
 	}
+	records := sealed(i.Record)
+	named := i.Record.Target == certificateTarget+hex.EncodeToString(i.Certificate.Fingerprint[:])
 	return s.write(ctx, &op{
-		records: sealed(i.Record),
+		records: records,
 		apply: func(t *tx) error {
-			if err := t.insertCertificate(row); err != nil {
+			id, err := t.insertCertificate(row)
+			if err != nil {
 				return err
+			}
+			if named {
+				records[0].certificate = id
 			}
 			if i.ReserveKey {
 				return t.blockKey(i.Certificate.SPKIHash, true)
@@ -34,6 +41,9 @@ func (s *Store) RecordIssuance(ctx context.Context, i store.Issuance) error {
 		},
 	})
 }
+
+// certificateTarget is what comes before the fingerprint in the target of an audit record.
+const certificateTarget = "certificate/"
 
 // certificateRow is a record with what is derived from it, made outside the writer.
 type certificateRow struct {
@@ -50,14 +60,14 @@ func newCertificateRow(c *pki.Certificate) (certificateRow, error) {
 	return certificateRow{c, sans, searchText(c)}, nil
 }
 
-// insertCertificate writes a record. What it refuses has left nothing behind.
-func (t *tx) insertCertificate(c certificateRow) error {
+// insertCertificate writes a record and returns its row's id. What it refuses has left nothing behind.
+func (t *tx) insertCertificate(c certificateRow) (int64, error) {
 	issuer, err := t.issuerOf(c.IssuerKeyID)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if issuer != c.IssuerID {
-		return fault.New(fault.NotFound, "the issuer has no such key")
+		return 0, fault.New(fault.NotFound, "the issuer has no such key")
 	}
 	var replaces any
 	if c.Replaces != (pki.Fingerprint{}) {
@@ -74,21 +84,18 @@ func (t *tx) insertCertificate(c certificateRow) error {
 	if err != nil {
 		if _, extended := code(err); extended == sqlite3.SQLITE_CONSTRAINT_UNIQUE {
 			if strings.Contains(err.Error(), "certificate.fingerprint") {
-				return fault.Wrap(fault.Conflict, err, "this certificate has been recorded before")
+				return 0, fault.Wrap(fault.Conflict, err, "this certificate has been recorded before")
 			}
-			return fault.Wrap(fault.Conflict, store.ErrSerialTaken, "the issuer has used the serial number %s before", c.Serial)
+			return 0, fault.Wrap(fault.Conflict, store.ErrSerialTaken, "the issuer has used the serial number %s before", c.Serial)
 		}
-		return err
+		return 0, err
 	}
 	t.added++
-	if len(c.DER) == 0 {
-		return nil
-	}
 	id, err := res.LastInsertId()
-	if err != nil {
-		return err
+	if err != nil || len(c.DER) == 0 {
+		return id, err
 	}
-	return t.exec(`INSERT INTO certificate_der (id, der) VALUES (?, ?)`, id, c.DER)
+	return id, t.exec(`INSERT INTO certificate_der (id, der) VALUES (?, ?)`, id, c.DER)
 }
 
 // blockKey refuses a public key from now on. A key of ours stays ours.

@@ -41,14 +41,11 @@ func searchText(c *pki.Certificate) string {
 
 // maintainIndex fills the text index whenever enough rows wait, until ctx ends.
 func (s *Store) maintainIndex(ctx context.Context) {
-	s.pending.Store(indexAfter) // what the last process left
-	for wake := true; ; wake = false {
-		if !wake {
-			select {
-			case <-ctx.Done():
-				return
-			case <-s.unindexed:
-			}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.unindexed:
 		}
 		for s.pending.Load() >= indexAfter {
 			n, err := s.extendIndex(ctx)
@@ -59,11 +56,17 @@ func (s *Store) maintainIndex(ctx context.Context) {
 				s.log.Warn("the text index was not extended", "err", err)
 				break // the next certificates bring it here again
 			}
-			if n < indexStep {
-				s.pending.Store(0)
-			} else {
-				s.pending.Add(-int64(n))
-			}
+			s.pending.Add(-int64(n))
+		}
+	}
+}
+
+// await counts rows that wait for the text index and wakes maintainIndex when there are enough.
+func (s *Store) await(rows int) {
+	if s.pending.Add(int64(rows)) >= indexAfter {
+		select {
+		case s.unindexed <- struct{}{}:
+		default:
 		}
 	}
 }

@@ -63,7 +63,7 @@ type Store struct {
 	stopIndexer context.CancelFunc
 	indexer     sync.WaitGroup
 	unindexed   chan struct{} // holds one token when rows wait for the text index
-	pending     atomic.Int64  // about how many rows wait
+	pending     atomic.Int64  // how many rows wait
 }
 
 var _ store.Store = (*Store)(nil)
@@ -156,14 +156,14 @@ func (s *Store) open(ctx context.Context, c Config) error {
 	if _, err := s.Head(ctx); err != nil {
 		return err
 	}
-	s.writer.indexed = func(rows int) {
-		if s.pending.Add(int64(rows)) >= indexAfter {
-			select {
-			case s.unindexed <- struct{}{}:
-			default:
-			}
-		}
+	var unindexed int // by the last process
+	err = s.read.QueryRowContext(ctx, `
+		SELECT count(*) FROM certificate WHERE id > (SELECT certificate_id FROM search_progress WHERE strand = 0)`).Scan(&unindexed)
+	if err != nil {
+		return classify(err, s.path, "opening the database")
 	}
+	s.await(unindexed)
+	s.writer.added = s.await
 	if s.group, err = groupcommit.New(groupcommit.Config[*op]{
 		Writers: 1, MaxBatch: c.MaxBatch, MaxQueue: c.MaxQueue, FlushTimeout: time.Hour, Flush: s.flush,
 	}); err != nil {

@@ -36,13 +36,14 @@ type op struct {
 // record is an audit record with its canonical bytes, which are made outside the writer.
 type record struct {
 	audit.Record
-	bytes []byte
+	bytes       []byte
+	certificate any // the id of the certificate whose issuance this is, when Target names it; else nil
 }
 
 func sealed(records ...audit.Record) []record {
 	out := make([]record, len(records))
 	for i, r := range records {
-		out[i] = record{r, r.Canonical()}
+		out[i] = record{Record: r, bytes: r.Canonical()}
 	}
 	return out
 }
@@ -63,7 +64,7 @@ type writer struct {
 	statements map[string]driver.Stmt
 	args       []driver.NamedValue
 	keys       map[int64]int64 // issuer of each issuer key that has been seen
-	indexed    func(rows int)  // is told how many certificates a commit added
+	added      func(rows int)  // is told how many certificates a commit added
 	fallbacks  atomic.Int64
 }
 
@@ -202,7 +203,7 @@ func (w *writer) transact(dc driverConn, ops []*op) (refusals []error, err error
 	}
 	open = false
 	if t.added > 0 {
-		w.indexed(t.added)
+		w.added(t.added)
 	}
 	return refusals, nil
 }
@@ -260,8 +261,8 @@ func (t *tx) seal(records []record) error {
 		if at := r.Time.UTC().Truncate(time.Microsecond); at.After(newest) {
 			newest = at
 		}
-		if err := t.exec(`INSERT INTO audit_record (seq, change, time, actor, action, target, record) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-			h.AuditSeq, h.Change, micros(r.Time), r.Actor, r.Action, r.Target, r.bytes); err != nil {
+		if err := t.exec(`INSERT INTO audit_record (seq, change, time, certificate, actor, action, target, record) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+			h.AuditSeq, h.Change, micros(r.Time), r.certificate, r.Actor, r.Action, r.Target, r.bytes); err != nil {
 			return err
 		}
 	}

@@ -83,6 +83,35 @@ func testAuditEvents(t *testing.T, h Harness) {
 	if len(targets) != len(all) {
 		t.Errorf("the chain has %d records, want %d", len(targets), len(all))
 	}
+
+	// The life of a certificate, by the target that names it.
+	c := certificate(e.issuing)
+	target := fmt.Sprintf("certificate/%x", c.Fingerprint)
+	issued, revoked := record(audit.ActionIssue, base), record(audit.ActionRevoke, base)
+	issued.Target, revoked.Target = target, target
+	if err := e.RecordIssuance(ctx, store.Issuance{Certificate: c, Record: issued}); err != nil {
+		t.Fatalf("RecordIssuance: %v", err)
+	}
+	ch := change(c, pki.ActionRevoke, revocation(pki.Superseded, base))
+	ch.Record = revoked
+	if _, err := e.ChangeStatus(ctx, ch); err != nil {
+		t.Fatalf("ChangeStatus: %v", err)
+	}
+	e.issue(e.issuing)
+	events, _, err := e.AuditEvents(ctx, store.AuditFilter{Target: target}, store.Page{})
+	if err != nil {
+		t.Errorf("AuditEvents: %v", err)
+	}
+	var got []string
+	for _, ev := range events {
+		got = append(got, string(ev.Bytes))
+	}
+	equal(t, "AuditEvents of a certificate", got, []string{string(revoked.Canonical()), string(issued.Canonical())})
+	for _, none := range []string{strings.ToUpper(target), target + "0", "certificate/", target[:40]} {
+		if events, _, err := e.AuditEvents(ctx, store.AuditFilter{Target: none}, store.Page{}); err != nil || len(events) != 0 {
+			t.Errorf("AuditEvents of %q = %d events, %v; want none", none, len(events), err)
+		}
+	}
 }
 
 func testAuditChainWhileWriting(t *testing.T, h Harness) {
