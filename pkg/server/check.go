@@ -43,7 +43,7 @@ func openExisting(ctx context.Context, cfg *config.Config) (store.Store, error) 
 	asIs := *cfg
 	no := false
 	asIs.Migrate = &no
-	return openStore(ctx, &asIs, nil)
+	return openStore(ctx, &asIs, nil, 0)
 }
 
 // Check looks for everything that is unsafe, or soon to break, in the settings, the data folder and the store, without

@@ -119,7 +119,7 @@ func describeKEK(kek *keys.KEK) ([]byte, error) {
 //
 // A key-encryption key that has leaked is not cured by this: whoever has it and an old backup has the private keys.
 func Rewrap(ctx context.Context, cfg config.Config, to config.Key) (int, error) {
-	s, err := openStore(ctx, &cfg, nil)
+	s, err := openStore(ctx, &cfg, nil, 0)
 	if err != nil {
 		return 0, err
 	}

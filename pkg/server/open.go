@@ -18,8 +18,9 @@ const storeWait = 60 * time.Second
 
 func nowUTC() time.Time { return time.Now().UTC() }
 
-// openStore opens the store of the settings, brought up to date if they say so.
-func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (store.Store, error) {
+// openStore opens the store of the settings, brought up to date if they say so. It waits for a database that does not
+// answer as long as wait says.
+func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger, wait time.Duration) (store.Store, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -35,7 +36,7 @@ func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (store
 		}
 		return asStore(sqlite.Open(ctx, sqlite.Config{Path: path, Logger: log}))
 	}
-	deadline := time.Now().Add(storeWait)
+	deadline := time.Now().Add(wait)
 	for {
 		s, err := openPostgres(ctx, cfg, log)
 		if err == nil || !fault.Is(err, fault.Unavailable) || time.Now().After(deadline) || ctx.Err() != nil {

@@ -317,6 +317,16 @@ func (s *Server) holder() string {
 	return replicaName()
 }
 
+// leaseTerms returns under which name, and for how long at a time, this process takes leases. The embedded store belongs to
+// one process at a time: it takes the lease over from the process before, however that ended, and seldom renews it, since
+// each renewal is a write to the disk.
+func (s *Server) leaseTerms() (holder string, ttl time.Duration) {
+	if s.cfg.Database == "" {
+		return "the only process", time.Hour
+	}
+	return replicaName(), crl.DefaultLeaseTTL
+}
+
 // replicaName names this process among those that share a store: the machine, for people, and a random part.
 func replicaName() string {
 	var b [6]byte
