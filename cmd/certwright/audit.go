@@ -94,10 +94,23 @@ func newAuditListCommand(env *environment, conn *connection) *cobra.Command {
 	return cmd
 }
 
+// telling are the details that say most, in this order; the others follow by name.
+var telling = []string{"subject", "sans", "name", "role", "reason", "serial", "profile"}
+
 func detailText(detail map[string]string) string {
 	var parts []string
+	add := func(key string) {
+		if v := detail[key]; v != "" {
+			parts = append(parts, key+"="+v)
+		}
+	}
+	for _, key := range telling {
+		add(key)
+	}
 	for _, key := range slices.Sorted(maps.Keys(detail)) {
-		parts = append(parts, key+"="+detail[key])
+		if !slices.Contains(telling, key) {
+			add(key)
+		}
 	}
 	return strings.Join(parts, " ")
 }

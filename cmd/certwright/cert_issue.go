@@ -134,6 +134,11 @@ func makeKey(alg keys.Algorithm, path string, force bool) (*newKey, error) {
 		return nil, failure("it was kept when the outcome of an earlier command was not known: move it away, or use it with --key", "%s exists already", k.at)
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, failure("make the folder first", "there is no folder %s", filepath.Dir(path))
+	case errors.Is(err, keys.ErrUnsafeFile):
+		return nil, &hintError{
+			err:  fmt.Errorf("writing the private key: %w", err),
+			hint: "or write to a folder that only you can change: -o FOLDER/NAME",
+		}
 	case err != nil:
 		return nil, fmt.Errorf("writing the private key: %w", err)
 	}

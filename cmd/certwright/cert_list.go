@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -8,6 +9,9 @@ import (
 
 	"github.com/certwright/certwright/pkg/client"
 )
+
+// statuses are those that the server knows.
+var statuses = []string{"valid", "revoked", "hold", "expired"}
 
 // maxPage is the longest page that the server gives.
 const maxPage = 1000
@@ -32,7 +36,7 @@ TEXT is a part of the subject or of an alternative name, in any letter case. All
 	f.StringVar(&q.Issuer, "issuer", "", "of the issuer with this `name`")
 	f.StringVar(&q.Profile, "profile", "", "of the profile with this `name`")
 	f.StringSliceVar(&q.Status, "status", nil, "with one of these `states`: valid, revoked, hold, expired")
-	complete(cmd, "status", "valid", "revoked", "hold", "expired")
+	complete(cmd, "status", statuses...)
 	f.Var(&expiresIn, "expires-in", "that end within this time from now, as in 30d")
 	expiresAfter := instantFlag(env, cmd, "expires-after", "that end at this moment or later, as in 2026-11-22")
 	expiresBefore := instantFlag(env, cmd, "expires-before", "that end before this moment")
@@ -74,6 +78,11 @@ TEXT is a part of the subject or of an alternative name, in any letter case. All
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if limit < 0 {
 			return misuse(cmd, "", "--limit cannot be negative")
+		}
+		for _, s := range q.Status {
+			if !slices.Contains(statuses, s) {
+				return misuse(cmd, "", "--status %q is none of %s", s, strings.Join(statuses, ", "))
+			}
 		}
 		if expiresIn != 0 && !expiresBefore.IsZero() {
 			return misuse(cmd, "", "--expires-in and --expires-before exclude each other")

@@ -22,7 +22,8 @@ func newCertRevokeCommand(env *environment, conn *connection) *cobra.Command {
 On a terminal it asks first; in a script it does not. The revocation is durable when the command ends; verifiers see it
 with the next CRL or OCSP answer. The reason keyCompromise also blocks the key: no other certificate is issued for it.
 
-Reasons: ` + strings.Join(pki.ReasonNames(), ", ") + `.`,
+Reasons:
+  ` + strings.Join(pki.ReasonNames(), "\n  "),
 		Example: `  certwright cert revoke www.example.com.crt --reason superseded
   certwright cert revoke 41013f0b1c2d5f6a7e8091a2b3c4d5e6 --reason keyCompromise --invalidity-date 2026-11-20 --yes`,
 		Args: takes("ID, SERIAL or FILE"),
@@ -38,7 +39,7 @@ Reasons: ` + strings.Join(pki.ReasonNames(), ", ") + `.`,
 			return err
 		}
 		if !yes && args[0] != "-" && interactive(env.in) && c.Status != "revoked" {
-			ok, err := confirm(env, fmt.Sprintf("Revoke %s (serial %s, profile %s) for good, reason %s?", title(c), c.Serial, c.Profile, request.Reason))
+			ok, err := confirm(cmd.Context(), env, fmt.Sprintf("Revoke %s (serial %s, profile %s) for good, reason %s?", title(c), c.Serial, c.Profile, request.Reason))
 			if err != nil {
 				return err
 			}

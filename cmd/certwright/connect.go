@@ -164,16 +164,19 @@ func (c *connection) token(ownFile, own string, foreign bool) (token, hint strin
 		path = ownFile
 	}
 	token, err = c.readToken(path)
-	if err != nil && !named {
-		return "", "there is no token, " + err.Error() + ": " + name, nil
+	switch {
+	case err != nil && !named:
+		return "", err.Error() + "; " + name, nil
+	case err != nil:
+		return "", "", fmt.Errorf("reading the token: %w", err)
 	}
-	return token, "", err
+	return token, "", nil
 }
 
 func (c *connection) readToken(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return "", err
+		return "", err // names the path
 	}
 	defer f.Close()
 	info, err := f.Stat()
@@ -226,7 +229,12 @@ func (t target) explain(err error) error {
 	if e, ok := errors.AsType[*client.Error](err); ok {
 		switch {
 		case e.Status == http.StatusUnauthorized && t.token == "" && t.tokenHint != "":
-			return &hintError{err: err, hint: t.tokenHint}
+			return failure(t.tokenHint, "%s wants an API token", t.server)
+		case e.Status == http.StatusUnauthorized && t.token != "":
+			return failure("it has ended or was revoked, or is for another server: name another with --token-file or CERTWRIGHT_TOKEN",
+				"%s does not accept the API token", t.server)
+		case e.Status == http.StatusNotFound && strings.HasPrefix(t.server, "http:"):
+			return &hintError{err: err, hint: "the API is on the HTTPS listener, such as " + defaultServer}
 		case e.Hint == "" && e.Status >= 500 && e.RequestID != "":
 			return &hintError{err: err, hint: "the server's log has more under request id " + e.RequestID}
 		case e.Kind() == "" && e.Status != http.StatusServiceUnavailable:

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"cmp"
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -92,14 +93,32 @@ func interactive(in io.Reader) bool {
 }
 
 // confirm asks a question that only a yes answers with yes.
-func confirm(env *environment, question string) (bool, error) {
+func confirm(ctx context.Context, env *environment, question string) (bool, error) {
 	fmt.Fprintf(env.err, "%s [y/N] ", visible(question))
-	answer, err := bufio.NewReader(env.in).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return false, err
+	type line struct {
+		text string
+		err  error
 	}
-	answer = strings.ToLower(strings.TrimSpace(answer))
-	return answer == "y" || answer == "yes", nil
+	lines := make(chan line, 1)
+	// Reading a terminal cannot be cancelled: after an interrupt this goroutine ends with the process.
+	go func() {
+		text, err := bufio.NewReader(env.in).ReadString('\n')
+		lines <- line{text, err}
+	}()
+	select {
+	case <-ctx.Done():
+		fmt.Fprintln(env.err)
+		return false, ctx.Err()
+	case l := <-lines:
+		if l.err != nil {
+			fmt.Fprintln(env.err)
+		}
+		if l.err != nil && !errors.Is(l.err, io.EOF) {
+			return false, l.err
+		}
+		answer := strings.ToLower(strings.TrimSpace(l.text))
+		return answer == "y" || answer == "yes", nil
+	}
 }
 
 // table writes rows below a heading, in columns.

@@ -153,7 +153,7 @@ func newTokenRevokeCommand(env *environment, conn *connection) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "revoke ID|NAME",
 		Short:   "Revoke an API token",
-		Long:    "Revoke an API token: no request with it is answered from then on. A name stands for the token of that name that is in force.",
+		Long:    "Revoke an API token: no request with it is answered from then on. A name stands for the one of that name in force.",
 		Example: "  certwright token revoke deploy",
 		Args:    takes("ID or NAME"),
 	}
