@@ -242,8 +242,9 @@ func (s *Server) build(ctx context.Context, kek *keys.KEK, o Options) (err error
 	}
 	s.signers = &delegates{ca: s.ca, issuers: s.issuers, now: s.clock.Now, log: s.log}
 	s.own = &listenerCert{ca: s.ca, issuers: s.issuers, names: names, now: s.clock.Now, log: s.log}
+	holder, ttl := s.leaseTerms()
 	if s.crls, err = crl.New(crl.Config{
-		Store: s.store, Issuers: s.issuers, Clock: s.clock, Leases: s.store, Holder: s.holder(),
+		Store: s.store, Issuers: s.issuers, Clock: s.clock, Leases: s.store, Holder: holder, LeaseTTL: ttl,
 		Interval: time.Duration(s.cfg.CRL.Interval), NextUpdate: time.Duration(s.cfg.CRL.NextUpdate), Coalesce: time.Duration(s.cfg.CRL.Coalesce),
 		Logger: s.log,
 	}); err != nil {
@@ -306,15 +307,6 @@ func (s *Server) statusChanged(c pki.Certificate) {
 			s.log.Error("an issuer's status has changed, and the issuers cannot be reloaded now", "issuer", k.Issuer.Name, "err", err)
 		}
 	}
-}
-
-// holder names this process among those that compete for leases. The embedded store belongs to one process at a time, so
-// what its predecessor held, and could not give back because it was killed, is its own: CRLs need not wait.
-func (s *Server) holder() string {
-	if s.cfg.Database == "" {
-		return "embedded"
-	}
-	return replicaName()
 }
 
 // leaseTerms returns under which name, and for how long at a time, this process takes leases. The embedded store belongs to
