@@ -9,12 +9,15 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/certwright/certwright/pkg/client"
+	"github.com/certwright/certwright/pkg/keys"
 )
 
 func TestFileName(t *testing.T) {
@@ -226,5 +229,66 @@ func TestInstant(t *testing.T) {
 		if err := i.Set(text); (err == nil) != (want != "") || i.String() != want {
 			t.Errorf("Set(%q) = %q, %v; want %q", text, i.String(), err, want)
 		}
+	}
+}
+
+// TestNewKeyIsNeverLost: a key goes away only when the server surely issued nothing for it, and an old key only when
+// there is a certificate for the new one.
+func TestNewKeyIsNeverLost(t *testing.T) {
+	refused, unknown := &client.Error{Status: 403}, errors.New("unexpected EOF")
+	tests := []struct {
+		name        string
+		old, force  bool
+		err         error
+		wantKey     string // what is at NAME.key: new, old or nothing
+		wantBeside  bool   // whether NAME.key.new is there
+		wantMention string
+	}{
+		{"issued", false, false, nil, "new", false, ""},
+		{"refused", false, false, refused, "", false, ""},
+		{"outcome unknown", false, false, unknown, "new", false, "stays in"},
+		{"issued over an old one", true, true, nil, "new", false, ""},
+		{"refused over an old one", true, true, refused, "old", false, ""},
+		{"outcome unknown over an old one", true, true, unknown, "old", true, "www.key.new"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.Chmod(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(dir, "www.key")
+			if tt.old {
+				if err := os.WriteFile(path, []byte("old"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var said strings.Builder
+			env := testEnvironment()
+			env.err = &said
+			key, err := makeKey(keys.P256, path, tt.force)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := key.settle(env, tt.err); !errors.Is(err, tt.err) {
+				t.Errorf("settle = %v, want %v", err, tt.err)
+			}
+			got := ""
+			if text, err := os.ReadFile(path); err == nil {
+				got = "new"
+				if string(text) == "old" {
+					got = "old"
+				}
+			}
+			if got != tt.wantKey {
+				t.Errorf("at NAME.key is the %q key, want %q", got, tt.wantKey)
+			}
+			if _, err := os.Lstat(path + ".new"); (err == nil) != tt.wantBeside {
+				t.Errorf("NAME.key.new: %v, want it there: %t", err, tt.wantBeside)
+			}
+			if !strings.Contains(said.String(), tt.wantMention) || tt.wantMention == "" && said.Len() > 0 {
+				t.Errorf("said %q, want a mention of %q", said.String(), tt.wantMention)
+			}
+		})
 	}
 }

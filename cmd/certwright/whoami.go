@@ -44,7 +44,7 @@ func newWhoAmICommand(env *environment) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		any := func(names []string) string {
+		limits := func(names []string) string {
 			if len(names) == 0 {
 				return "all"
 			}
@@ -53,8 +53,8 @@ func newWhoAmICommand(env *environment) *cobra.Command {
 		var f fields
 		f.add("Name", h.Name)
 		f.add("Role", h.Role)
-		f.add("Issuers", any(h.Issuers))
-		f.add("Profiles", any(h.Profiles))
+		f.add("Issuers", limits(h.Issuers))
+		f.add("Profiles", limits(h.Profiles))
 		f.add("Server", "Certwright "+server.Version+" with "+server.Store+", started "+stampFor(server.Started, env.now()))
 		f.add("Published at", server.PublicURL)
 		return f.write(env.out)
