@@ -64,7 +64,7 @@ func (s *Store) AuditEvents(ctx context.Context, f store.AuditFilter, p store.Pa
 		w.and(`seq < ?`, int64(binary.BigEndian.Uint64(place)))
 	}
 	sql := `SELECT seq, change, record FROM audit_record` + w.String() + ` ORDER BY seq DESC LIMIT ` + strconv.Itoa(limit+1)
-	list, err := read(ctx, s, "listing audit events", func(conn *pgxpool.Conn) ([]audit.Event, error) {
+	list, err := readOn(ctx, s, s.lists, "listing audit events", func(conn *pgxpool.Conn) ([]audit.Event, error) {
 		rows, err := conn.Query(ctx, sql, append([]any{pgx.QueryExecModeDescribeExec}, w.args...)...)
 		if err != nil {
 			return nil, err

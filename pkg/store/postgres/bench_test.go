@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/store"
 )
 
@@ -45,28 +46,39 @@ func BenchmarkRecordIssuance(b *testing.B) {
 	b.ReportMetric(float64(stats.BatchedOps)/float64(stats.Batches), "rows/batch")
 }
 
-// BenchmarkStatus is the look-up behind an OCSP answer.
-func BenchmarkStatus(b *testing.B) {
+// BenchmarkLookups are the look-ups of one certificate: the first is behind every OCSP answer, the last asks the index of
+// every partition.
+func BenchmarkLookups(b *testing.B) {
 	s := open(b, migrated(b))
 	issuerID, keyID := setUp(b, s)
-	serials := make([]store.Issuance, 2000)
-	done := make(chan error, len(serials))
-	for i := range serials {
-		serials[i] = issuance(issuerID, keyID)
-		go func() { done <- s.RecordIssuance(b.Context(), serials[i]) }()
+	issued := make([]store.Issuance, 2000)
+	done := make(chan error, len(issued))
+	for i := range issued {
+		issued[i] = issuance(issuerID, keyID)
+		go func() { done <- s.RecordIssuance(b.Context(), issued[i]) }()
 	}
-	for range serials {
+	for range issued {
 		if err := <-done; err != nil {
 			b.Fatal(err)
 		}
 	}
-	b.SetParallelism(4)
-	b.ResetTimer()
-	b.RunParallel(func(pb *testing.PB) {
-		for i := 0; pb.Next(); i++ {
-			if _, err := s.Status(b.Context(), keyID, serials[i%len(serials)].Certificate.Serial); err != nil {
-				b.Error(err)
+	for _, lookup := range []struct {
+		name string
+		do   func(pki.Certificate) error
+	}{
+		{"Status", func(c pki.Certificate) error { _, err := s.Status(b.Context(), keyID, c.Serial); return err }},
+		{"BySerial", func(c pki.Certificate) error {
+			_, err := s.CertificateBySerial(b.Context(), issuerID, c.Serial)
+			return err
+		}},
+		{"ByFingerprint", func(c pki.Certificate) error { _, err := s.Certificate(b.Context(), c.Fingerprint); return err }},
+	} {
+		b.Run(lookup.name, func(b *testing.B) {
+			for i := range b.N {
+				if err := lookup.do(issued[i%len(issued)].Certificate); err != nil {
+					b.Fatal(err)
+				}
 			}
-		}
-	})
+		})
+	}
 }

@@ -115,7 +115,7 @@ func (s *Store) ListCertificates(ctx context.Context, f store.CertificateFilter,
 	sql := `SELECT ` + certificateColumns + certificateTables + w.String() + `
 		ORDER BY c.issued_at DESC, c.serial DESC, c.issuer_id DESC
 		LIMIT ` + strconv.Itoa(limit+1)
-	list, err := read(ctx, s, "listing certificates", func(conn *pgxpool.Conn) ([]pki.Certificate, error) {
+	list, err := readOn(ctx, s, s.lists, "listing certificates", func(conn *pgxpool.Conn) ([]pki.Certificate, error) {
 		// Planned anew with the values at hand: the best plan depends on how rare they are.
 		rows, err := conn.Query(ctx, sql, append([]any{pgx.QueryExecModeDescribeExec}, w.args...)...)
 		if err != nil {
@@ -138,7 +138,7 @@ func (s *Store) CountCertificates(ctx context.Context, f store.CertificateFilter
 	var w where
 	w.certificates(f)
 	sql := `SELECT count(*) FROM (SELECT 1 ` + certificateTables + w.String() + ` LIMIT ` + strconv.Itoa(limit) + `) AS matches`
-	return read(ctx, s, "counting certificates", func(conn *pgxpool.Conn) (n int, err error) {
+	return readOn(ctx, s, s.lists, "counting certificates", func(conn *pgxpool.Conn) (n int, err error) {
 		err = conn.QueryRow(ctx, sql, append([]any{pgx.QueryExecModeDescribeExec}, w.args...)...).Scan(&n)
 		return n, err
 	})

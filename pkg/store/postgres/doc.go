@@ -12,5 +12,5 @@
 // When the connection is lost after COMMIT was sent, the store asks the server on a new connection whether that
 // transaction still runs, waits until it does not, and then looks for the batch row with the nonce it had drawn.
 //
-// Writers and readers have pools of their own, so that long lists cannot hold up a revocation.
+// Changes, look-ups and lists have pools of their own, so that long lists hold up neither a revocation nor an OCSP answer.
 package postgres

@@ -53,10 +53,7 @@ func TestPlans(t *testing.T) {
 		for name, test := range tests {
 			for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
 				name := fmt.Sprintf("%s, %s, %q", name, mode, analyzed)
-				var settings string
-				if strings.HasPrefix(name, "ChangeStatus") {
-					settings = "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;"
-				}
+				const settings = "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;"
 				run := func(sql string) []string {
 					t.Helper()
 					results, err := conn.PgConn().Exec(t.Context(), sql).ReadAll()
