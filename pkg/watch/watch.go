@@ -16,6 +16,10 @@ import (
 // DefaultInterval is how often the head is polled. It bounds how long another replica's change goes unnoticed.
 const DefaultInterval = 250 * time.Millisecond
 
+// pollTimeout ends a poll whose store neither answers nor fails, as behind a network that has gone silent: the next one may
+// find another connection. Followers go on from where they were.
+const pollTimeout = 15 * time.Second
+
 // Header is the part of a store that is polled.
 type Header interface {
 	Head(ctx context.Context) (store.Head, error)
@@ -81,6 +85,8 @@ func (w *Watcher) Follow(name string, f Follower) {
 func (w *Watcher) Sync(ctx context.Context) error {
 	w.turn.Lock()
 	defer w.turn.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+	defer cancel()
 	began := w.cfg.Now()
 	head, err := w.cfg.Store.Head(ctx)
 	if err != nil {

@@ -88,3 +88,43 @@ func TestWatcherTellsFollowersOnceAndRetries(t *testing.T) {
 		}
 	})
 }
+
+// silent is a store that does not answer until it is told to.
+type silent struct {
+	mu     sync.Mutex
+	speaks bool
+}
+
+func (s *silent) Head(ctx context.Context) (store.Head, error) {
+	s.mu.Lock()
+	speaks := s.speaks
+	s.mu.Unlock()
+	if !speaks {
+		<-ctx.Done()
+		return store.Head{}, ctx.Err()
+	}
+	return store.Head{Change: 1}, nil
+}
+
+func TestWatcherGivesASilentStoreUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := &silent{}
+		w, err := watch.New(watch.Config{Store: src})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { w.Run(ctx); close(done) }()
+		time.Sleep(time.Minute)
+		src.mu.Lock()
+		src.speaks = true
+		src.mu.Unlock()
+		time.Sleep(20 * time.Second)
+		if got := w.Head().Change; got != 1 {
+			t.Errorf("Head = %d after the store has answered again, want 1", got)
+		}
+		cancel()
+		<-done
+	})
+}
