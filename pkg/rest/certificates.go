@@ -529,13 +529,13 @@ func (a *api) changeStatusOf(ctx context.Context, c pki.Certificate, r ca.Status
 
 // holder authenticates the holder of the client certificate that the connection proved, for the self-service routes.
 // Trust is not a matter of the chain alone: the certificate must be in the store by its whole fingerprint, and in force.
-func (a *api) holder(r *http.Request) (pki.Principal, error) {
+func (a *api) holder(ctx context.Context, r *http.Request) (pki.Principal, error) {
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 		return pki.Principal{}, fault.New(fault.Unauthenticated, "this takes a client certificate").
 			WithHint("call the mTLS listener with the certificate and its key; the token routes are for everybody else")
 	}
 	leaf := r.TLS.PeerCertificates[0]
-	c, err := a.Store.Certificate(r.Context(), fingerprint(leaf.Raw))
+	c, err := a.Store.Certificate(ctx, fingerprint(leaf.Raw))
 	switch {
 	case fault.Is(err, fault.NotFound):
 		return pki.Principal{}, fault.New(fault.Unauthenticated, "the client certificate was not issued here")

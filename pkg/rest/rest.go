@@ -37,6 +37,13 @@ const (
 	bodyReadTimeout = 10 * time.Second
 )
 
+// How long a request may wait for the store, which may be on the far side of a network that has gone silent. A write that
+// has begun goes on to its outcome. The second is for walks over everything; both end before the listener's write timeout.
+const (
+	requestTimeout = 20 * time.Second
+	walkTimeout    = 100 * time.Second
+)
+
 // Store is the part of a store that the front-end reads; what changes certificates goes through the authority.
 type Store interface {
 	store.Certificates
@@ -225,7 +232,14 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 	case "createToken", "issueCertificate", "renewCertificate", "renewSelf":
 		op.DefaultStatus = http.StatusCreated
 	}
+	limit := requestTimeout
+	if id == "verifyAudit" {
+		limit = walkTimeout
+	}
 	op.Middlewares = huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
+		bounded, cancel := context.WithTimeout(ctx.Context(), limit)
+		defer cancel()
+		ctx = huma.WithContext(ctx, bounded)
 		p, err := a.admit(ctx, acc)
 		if err != nil {
 			r, w := humachi.Unwrap(ctx)
@@ -251,7 +265,7 @@ func (a *api) admit(ctx huma.Context, acc access) (pki.Principal, error) {
 		source = r.RemoteAddr
 	}
 	if acc.self {
-		p, err := a.holder(r)
+		p, err := a.holder(ctx.Context(), r)
 		p.Source = source
 		return p, err
 	}
@@ -290,7 +304,7 @@ func (a *api) fail(ctx context.Context, err error) *problem.Document {
 	d.RequestID = problem.RequestID(ctx)
 	switch fault.KindOf(err) {
 	case fault.Internal:
-		if ctx.Err() == nil {
+		if !errors.Is(ctx.Err(), context.Canceled) { // by a client that went away
 			a.Logger.ErrorContext(ctx, "a request failed", "request_id", d.RequestID, "err", err)
 		}
 	case fault.Unavailable:
