@@ -319,6 +319,11 @@ func serialOf(t testing.TB, der []byte) *big.Int {
 	return c.SerialNumber
 }
 
+func serialOfPEM(t testing.TB, c client.Certificate) *big.Int {
+	t.Helper()
+	return parseCertificate(t, []byte(c.PEM)).SerialNumber
+}
+
 // faultCA is an issuer as verifiers know it.
 type faultCA struct {
 	cert  *x509.Certificate
