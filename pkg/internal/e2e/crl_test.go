@@ -229,6 +229,20 @@ func readCRL(t testing.TB, address string, issuer *x509.Certificate) *x509.Revoc
 	return list
 }
 
+// firstCRL reads the first list of a PEM text.
+func firstCRL(t testing.TB, text []byte) *x509.RevocationList {
+	t.Helper()
+	block, _ := pem.Decode(text)
+	if block == nil {
+		t.Fatalf("no CRL in %.100q", text)
+	}
+	list, err := x509.ParseRevocationList(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
 // listed returns the certificate's entry, nil if it has none.
 func listed(list *x509.RevocationList, i *identity) *x509.RevocationListEntry {
 	for n := range list.RevokedCertificateEntries {
