@@ -30,20 +30,17 @@ CREATE TABLE audit_batch (
 
 -- The record is what is sealed; the columns after it are copies for filters.
 CREATE TABLE audit_record (
-    seq         INTEGER PRIMARY KEY,
-    change      INTEGER NOT NULL,
-    time        INTEGER NOT NULL,
-    certificate INTEGER, -- the id of the certificate whose issuance this is, when target names it by its fingerprint
-    actor       TEXT NOT NULL,
-    action      TEXT NOT NULL,
-    target      TEXT NOT NULL,
-    record      BLOB NOT NULL
+    seq    INTEGER PRIMARY KEY,
+    change INTEGER NOT NULL,
+    time   INTEGER NOT NULL,
+    actor  TEXT NOT NULL,
+    action TEXT NOT NULL,
+    target TEXT NOT NULL,
+    record BLOB NOT NULL
 ) STRICT;
 
--- Targets are mostly "certificate/" and a fingerprint: random, and each would dirty a page of an index of its own. So
--- the record of an issuance is found by way of the certificate, whose fingerprint has an index already.
-CREATE INDEX audit_record_certificate ON audit_record (certificate) WHERE certificate IS NOT NULL;
-CREATE INDEX audit_record_target ON audit_record (substr(target, 1, 28)) WHERE certificate IS NULL;
+-- Targets are mostly "certificate/" and a fingerprint, of which 64 bits are enough to find it.
+CREATE INDEX audit_record_target ON audit_record (substr(target, 1, 28));
 
 CREATE TABLE issuer (
     id      INTEGER PRIMARY KEY,

@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"encoding/binary"
-	"encoding/hex"
 	"iter"
 	"strings"
 	"time"
@@ -46,15 +45,7 @@ func (s *Store) AuditEvents(ctx context.Context, f store.AuditFilter, p store.Pa
 		c.add(`action = ?`, f.Action)
 	}
 	if f.Target != "" {
-		var fingerprint []byte // nil finds nothing
-		if text, ok := strings.CutPrefix(f.Target, certificateTarget); ok {
-			if b, err := hex.DecodeString(text); err == nil {
-				fingerprint = b
-			}
-		}
-		c.add(`target = ? AND seq IN (
-			SELECT seq FROM audit_record WHERE certificate IS NULL AND substr(target, 1, 28) = substr(?, 1, 28)
-			UNION ALL SELECT a.seq FROM certificate c JOIN audit_record a ON a.certificate = c.id WHERE c.fingerprint = ?)`, f.Target, f.Target, fingerprint)
+		c.add(`substr(target, 1, 28) = substr(?, 1, 28) AND target = ?`, f.Target, f.Target)
 	}
 	if !f.From.IsZero() {
 		c.add(`time >= ?`, micros(f.From.Add(time.Microsecond-1)))

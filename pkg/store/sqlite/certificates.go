@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,17 +21,11 @@ func (s *Store) RecordIssuance(ctx context.Context, i store.Issuance) error {
 	if err != nil {
 		return err
 	}
-	records := sealed(i.Record)
-	named := i.Record.Target == certificateTarget+hex.EncodeToString(i.Certificate.Fingerprint[:])
 	return s.write(ctx, &op{
-		records: records,
+		records: sealed(i.Record),
 		apply: func(t *tx) error {
-			id, err := t.insertCertificate(row)
-			if err != nil {
+			if err := t.insertCertificate(row); err != nil {
 				return err
-			}
-			if named {
-				records[0].certificate = id
 			}
 			if i.ReserveKey {
 				return t.blockKey(i.Certificate.SPKIHash, true)
@@ -41,9 +34,6 @@ func (s *Store) RecordIssuance(ctx context.Context, i store.Issuance) error {
 		},
 	})
 }
-
-// certificateTarget is what comes before the fingerprint in the target of an audit record.
-const certificateTarget = "certificate/"
 
 // certificateRow is a record with what is derived from it, made outside the writer.
 type certificateRow struct {
@@ -60,14 +50,14 @@ func newCertificateRow(c *pki.Certificate) (certificateRow, error) {
 	return certificateRow{c, sans, searchText(c)}, nil
 }
 
-// insertCertificate writes a record and returns its row's id. What it refuses has left nothing behind.
-func (t *tx) insertCertificate(c certificateRow) (int64, error) {
+// insertCertificate writes a record. What it refuses has left nothing behind.
+func (t *tx) insertCertificate(c certificateRow) error {
 	issuer, err := t.issuerOf(c.IssuerKeyID)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if issuer != c.IssuerID {
-		return 0, fault.New(fault.NotFound, "the issuer has no such key")
+		return fault.New(fault.NotFound, "the issuer has no such key")
 	}
 	var replaces any
 	if c.Replaces != (pki.Fingerprint{}) {
@@ -84,18 +74,21 @@ func (t *tx) insertCertificate(c certificateRow) (int64, error) {
 	if err != nil {
 		if _, extended := code(err); extended == sqlite3.SQLITE_CONSTRAINT_UNIQUE {
 			if strings.Contains(err.Error(), "certificate.fingerprint") {
-				return 0, fault.Wrap(fault.Conflict, err, "this certificate has been recorded before")
+				return fault.Wrap(fault.Conflict, err, "this certificate has been recorded before")
 			}
-			return 0, fault.Wrap(fault.Conflict, store.ErrSerialTaken, "the issuer has used the serial number %s before", c.Serial)
+			return fault.Wrap(fault.Conflict, store.ErrSerialTaken, "the issuer has used the serial number %s before", c.Serial)
 		}
-		return 0, err
+		return err
 	}
 	t.added++
-	id, err := res.LastInsertId()
-	if err != nil || len(c.DER) == 0 {
-		return id, err
+	if len(c.DER) == 0 {
+		return nil
 	}
-	return id, t.exec(`INSERT INTO certificate_der (id, der) VALUES (?, ?)`, id, c.DER)
+	id, err := res.LastInsertId()
+	if err != nil {
+		return err
+	}
+	return t.exec(`INSERT INTO certificate_der (id, der) VALUES (?, ?)`, id, c.DER)
 }
 
 // blockKey refuses a public key from now on. A key of ours stays ours.

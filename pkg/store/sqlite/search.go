@@ -17,7 +17,7 @@ import (
 
 const (
 	// indexAfter is how many certificates may wait for the text index. A search reads them one by one, which takes
-	// about a millisecond; indexing them together costs a third of indexing each with its own commit.
+	// about a millisecond.
 	indexAfter = 1024
 	// indexStep is how many go into the index in one transaction, so that no write waits long for it.
 	indexStep = 512

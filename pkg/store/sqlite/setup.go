@@ -80,7 +80,7 @@ func (t *tx) bootstrap(b store.Bootstrap) error {
 		if err != nil {
 			return err
 		}
-		if _, err := t.insertCertificate(row); err != nil {
+		if err := t.insertCertificate(row); err != nil {
 			return err
 		}
 		if err := t.blockKey(record.SPKIHash, true); err != nil {

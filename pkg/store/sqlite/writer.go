@@ -36,14 +36,13 @@ type op struct {
 // record is an audit record with its canonical bytes, which are made outside the writer.
 type record struct {
 	audit.Record
-	bytes       []byte
-	certificate any // the id of the certificate whose issuance this is, when Target names it; else nil
+	bytes []byte
 }
 
 func sealed(records ...audit.Record) []record {
 	out := make([]record, len(records))
 	for i, r := range records {
-		out[i] = record{Record: r, bytes: r.Canonical()}
+		out[i] = record{r, r.Canonical()}
 	}
 	return out
 }
@@ -261,8 +260,8 @@ func (t *tx) seal(records []record) error {
 		if at := r.Time.UTC().Truncate(time.Microsecond); at.After(newest) {
 			newest = at
 		}
-		if err := t.exec(`INSERT INTO audit_record (seq, change, time, certificate, actor, action, target, record) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			h.AuditSeq, h.Change, micros(r.Time), r.certificate, r.Actor, r.Action, r.Target, r.bytes); err != nil {
+		if err := t.exec(`INSERT INTO audit_record (seq, change, time, actor, action, target, record) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+			h.AuditSeq, h.Change, micros(r.Time), r.Actor, r.Action, r.Target, r.bytes); err != nil {
 			return err
 		}
 	}
