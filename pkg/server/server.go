@@ -42,8 +42,8 @@ import (
 	"github.com/certwright/certwright/web"
 )
 
-// shutdownWait is how long requests in progress may take to end.
-const shutdownWait = 10 * time.Second
+// shutdownWait is how long requests in progress may take to end. Container runtimes kill after 10 seconds.
+const shutdownWait = 8 * time.Second
 
 // Options are what a Server takes besides its settings.
 type Options struct {
