@@ -70,6 +70,7 @@ type Key struct {
 	Parent      *Key              // whose key signed Certificate; the key itself when self-signed; nil when a stranger's
 	Fingerprint pki.Fingerprint   // of Certificate
 	Revocation  *pki.Revocation   // of Certificate, as its parent says; nil while good
+	ChainPEM    string            // Chain, as PEM
 
 	// The hashes that OCSP's CertID names the issuer by (RFC 6960, Section 4.1.1).
 	NameHashSHA1, KeyHashSHA1     [20]byte
@@ -165,6 +166,9 @@ func (s *Set) build(ctx context.Context, all store.IssuerSet) (*Snapshot, error)
 		if err != nil && !fault.Is(err, fault.NotFound) {
 			return nil, fmt.Errorf("status of the certificate of issuer %q: %w", k.Issuer.Name, err)
 		}
+	}
+	for _, k := range snap.keys {
+		k.ChainPEM = string(EncodePEM(k.Chain()...))
 	}
 	for _, i := range snap.Issuers {
 		if i.Current == nil {

@@ -84,7 +84,7 @@ func (a *api) certificate(c pki.Certificate) Certificate {
 	if c.DER != nil {
 		out.PEM = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.DER}))
 		if k := snapshot.KeyByInternalID(c.IssuerKeyID); k != nil && k.Fingerprint != c.Fingerprint {
-			out.Chain = string(issuer.EncodePEM(k.Chain()...))
+			out.Chain = k.ChainPEM
 		}
 	}
 	return out
