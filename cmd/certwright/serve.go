@@ -195,7 +195,7 @@ func defaultDataFolder() string {
 func newStoreCommand(env *environment) *cobra.Command {
 	return group(&cobra.Command{
 		Use: "store", GroupID: groupServer, Short: "Look after the store itself",
-		Long: "Commands that open the store directly, on the host, with the server's own settings. With the embedded store, stop the\nserver first: the store belongs to one process.",
+		Long: "Commands that open the store directly, on the host, with the server's own settings.",
 	}, newStoreMigrateCommand(env), newStoreCheckCommand(env))
 }
 
@@ -203,7 +203,7 @@ func newStoreMigrateCommand(env *environment) *cobra.Command {
 	var f settings
 	cmd := &cobra.Command{
 		Use: "migrate", Short: "Bring the store's schema up to date",
-		Long:    "Bring the store's schema up to date. «serve» does this by itself unless «migrate: false» is set, as it should be with\nseveral replicas. A migration that fails leaves the schema as it was.",
+		Long:    "Bring the store's schema up to date. «serve» does this by itself unless «migrate: false» is set, as it should be with\nseveral replicas. A migration that fails leaves the schema as it was. With the embedded store, stop the server first.",
 		Example: "  certwright store migrate\n  certwright store migrate --database postgres://owner@db.example.com/certwright",
 		Args:    takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -229,7 +229,8 @@ func newStoreMigrateCommand(env *environment) *cobra.Command {
 
 func newStoreCheckCommand(env *environment) *cobra.Command {
 	return findingsCommand(env, "check", "Look for damage and unsafe settings in the store", `Look for damage and unsafe settings in the store: settings that lose data, rows that contradict each other, schema
-versions. Nothing is changed. It may take long on a large store. «certwright check» looks at more than the store.`,
+versions. Nothing is changed, and the server may run. It may take long on a large store. «certwright check» looks at more than the store.`,
+		"  certwright store check\n  certwright store check --database postgres://certwright@db.example.com/certwright",
 		func(cmd *cobra.Command, cfg config.Config) ([]store.Finding, error) {
 			return server.CheckStore(cmd.Context(), cfg)
 		})
@@ -237,9 +238,9 @@ versions. Nothing is changed. It may take long on a large store. «certwright ch
 
 func newCheckCommand(env *environment) *cobra.Command {
 	cmd := findingsCommand(env, "check", "Look for everything that is unsafe or soon to break", `Look for everything that is unsafe or soon to break: in the settings, the data folder, the store, the keys, the CA
-certificates and the CRLs. Nothing is changed. Each finding comes with its mend. The exit code is 1 when one is serious.
-
-With the embedded store, stop the server first: the store belongs to one process.`,
+certificates and the CRLs. Nothing is changed, and the server may run. Each finding comes with its mend. The exit code is 1
+when one is serious.`,
+		"  certwright check\n  certwright check --data /var/lib/certwright",
 		func(cmd *cobra.Command, cfg config.Config) ([]store.Finding, error) {
 			return server.Check(cmd.Context(), cfg)
 		})
@@ -247,10 +248,10 @@ With the embedded store, stop the server first: the store belongs to one process
 	return cmd
 }
 
-func findingsCommand(env *environment, use, short, long string, check func(*cobra.Command, config.Config) ([]store.Finding, error)) *cobra.Command {
+func findingsCommand(env *environment, use, short, long, example string, check func(*cobra.Command, config.Config) ([]store.Finding, error)) *cobra.Command {
 	var f settings
 	cmd := &cobra.Command{
-		Use: use, Short: short, Long: long, Args: takes(),
+		Use: use, Short: short, Long: long, Args: takes(), Example: example,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := f.load(env, nil)
 			if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/certwright/certwright/pkg/keys"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/store"
+	"github.com/certwright/certwright/pkg/store/sqlite"
 )
 
 // How long before its end a CA's certificate is worth a warning.
@@ -32,13 +33,15 @@ func CheckStore(ctx context.Context, cfg config.Config) ([]store.Finding, error)
 	return s.Check(ctx)
 }
 
-// openExisting opens a store that is there, as it is.
+// openExisting opens a store that is there, as it is, to be read: the embedded one also beside a server that has it.
 func openExisting(ctx context.Context, cfg *config.Config) (store.Store, error) {
 	if cfg.Database == "" {
-		if _, err := os.Stat(filepath.Join(cfg.Data, storeFile)); errors.Is(err, fs.ErrNotExist) {
+		path := filepath.Join(cfg.Data, storeFile)
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			return nil, fault.New(fault.NotFound, "there is no store in %s", cfg.Data).
 				WithHint("«certwright serve» makes one; name another folder with --data")
 		}
+		return asStore(sqlite.Open(ctx, sqlite.Config{Path: path, ReadOnly: true}))
 	}
 	asIs := *cfg
 	no := false

@@ -36,6 +36,8 @@ const (
 type Config struct {
 	// Path is the database file, made by Migrate. Its folder also takes PATH-wal, PATH-shm and PATH.lock.
 	Path string
+	// ReadOnly opens the database beside a process that has it, for verbs that read; those that write are a Conflict.
+	ReadOnly bool
 	// Logger is told what happens in the background; slog.Default() if nil.
 	Logger *slog.Logger
 	// MaxBatch is how many operations share a transaction at the most; 256 if zero.
@@ -81,11 +83,18 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if _, err := os.Lstat(c.Path); errors.Is(err, fs.ErrNotExist) {
 		return nil, errNoSchema()
 	}
-	lock, err := lockDatabase(c.Path)
-	if err != nil {
+	s := &Store{path: c.Path, log: c.Logger, unindexed: make(chan struct{}, 1)}
+	if c.ReadOnly {
+		if err := s.openReaders(ctx); err != nil {
+			s.release()
+			return nil, err
+		}
+		return s, nil
+	}
+	var err error
+	if s.lock, err = lockDatabase(c.Path); err != nil {
 		return nil, err
 	}
-	s := &Store{path: c.Path, log: c.Logger, lock: lock, unindexed: make(chan struct{}, 1)}
 	if err := s.open(ctx, c); err != nil {
 		s.release()
 		return nil, err
@@ -139,21 +148,10 @@ func (s *Store) open(ctx context.Context, c Config) error {
 		return classify(err, s.path, "opening the database")
 	}
 	s.writer = &writer{conn: conn, path: s.path}
-	if err := checkSchema(ctx, conn); err != nil {
-		return classifyOpen(err, s.path)
-	}
 	if err := checkSettings(ctx, conn); err != nil {
 		return classifyOpen(err, s.path)
 	}
-	if s.read, err = sql.Open("sqlite", dsn(s.path, readerCacheKiB, "query_only(ON)")); err != nil {
-		return fmt.Errorf("opening the readers: %w", err)
-	}
-	s.read.SetMaxOpenConns(readers)
-	s.read.SetMaxIdleConns(readers)
-	if s.statusQuery, err = s.read.PrepareContext(ctx, selectStatus); err != nil {
-		return classify(err, s.path, "opening the database")
-	}
-	if _, err := s.Head(ctx); err != nil {
+	if err := s.openReaders(ctx); err != nil {
 		return err
 	}
 	var unindexed int // by the last process
@@ -173,6 +171,24 @@ func (s *Store) open(ctx context.Context, c Config) error {
 	s.stopIndexer = cancel
 	s.indexer.Go(func() { s.maintainIndex(indexCtx) })
 	return nil
+}
+
+// openReaders opens the connections that only read, on a database of this program's schema.
+func (s *Store) openReaders(ctx context.Context) error {
+	var err error
+	if s.read, err = sql.Open("sqlite", dsn(s.path, readerCacheKiB, "query_only(ON)")); err != nil {
+		return fmt.Errorf("opening the readers: %w", err)
+	}
+	s.read.SetMaxOpenConns(readers)
+	s.read.SetMaxIdleConns(readers)
+	if err := checkSchema(ctx, s.read); err != nil {
+		return classifyOpen(err, s.path)
+	}
+	if s.statusQuery, err = s.read.PrepareContext(ctx, selectStatus); err != nil {
+		return classify(err, s.path, "opening the database")
+	}
+	_, err = s.Head(ctx)
+	return err
 }
 
 // classifyOpen leaves faults alone and classifies the rest.
@@ -227,8 +243,11 @@ func (s *Store) release() error {
 	if s.group != nil {
 		s.group.Close()
 	}
-	for _, c := range []io.Closer{closer(s.read), s.writer, closer(s.pool), s.lock} {
+	for _, c := range []io.Closer{closer(s.read), s.writer, closer(s.pool)} {
 		err = errors.Join(err, c.Close())
+	}
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Close())
 	}
 	return err
 }
@@ -286,6 +305,9 @@ func readHead(scan func(...any) error) (store.Head, error) {
 
 // Stats returns figures since the store was opened.
 func (s *Store) Stats() store.Stats {
+	if s.group == nil {
+		return store.Stats{Connections: s.read.Stats().OpenConnections}
+	}
 	batches, ops := s.group.Stats()
 	return store.Stats{
 		Batches: batches, BatchedOps: ops, Fallbacks: s.writer.fallbacks.Load(),

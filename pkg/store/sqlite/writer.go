@@ -52,6 +52,9 @@ func (s *Store) write(ctx context.Context, o *op) error {
 	if s.closed.Load() {
 		return errClosed()
 	}
+	if s.group == nil {
+		return fault.New(fault.Conflict, "the database was opened for reading only")
+	}
 	return s.group.Do(ctx, o)
 }
 
