@@ -229,7 +229,8 @@ func newStoreMigrateCommand(env *environment) *cobra.Command {
 
 func newStoreCheckCommand(env *environment) *cobra.Command {
 	return findingsCommand(env, "check", "Look for damage and unsafe settings in the store", `Look for damage and unsafe settings in the store: settings that lose data, rows that contradict each other, schema
-versions. Nothing is changed, and the server may run. It may take long on a large store. «certwright check» looks at more than the store.`,
+versions. Nothing is changed, and the server may run. It may take long on a large store. «certwright check» looks at
+more than the store.`,
 		"  certwright store check\n  certwright store check --database postgres://certwright@db.example.com/certwright",
 		func(cmd *cobra.Command, cfg config.Config) ([]store.Finding, error) {
 			return server.CheckStore(cmd.Context(), cfg)
@@ -238,8 +239,8 @@ versions. Nothing is changed, and the server may run. It may take long on a larg
 
 func newCheckCommand(env *environment) *cobra.Command {
 	cmd := findingsCommand(env, "check", "Look for everything that is unsafe or soon to break", `Look for everything that is unsafe or soon to break: in the settings, the data folder, the store, the keys, the CA
-certificates and the CRLs. Nothing is changed, and the server may run. Each finding comes with its mend. The exit code is 1
-when one is serious.`,
+certificates and the CRLs. Nothing is changed, and the server may run. Each finding comes with its mend. The exit code
+is 1 when one is serious.`,
 		"  certwright check\n  certwright check --data /var/lib/certwright",
 		func(cmd *cobra.Command, cfg config.Config) ([]store.Finding, error) {
 			return server.Check(cmd.Context(), cfg)
