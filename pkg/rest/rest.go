@@ -154,12 +154,24 @@ func New(cfg Config) (http.Handler, []byte, error) {
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		a.fail(r.Context(), fault.New(fault.NotFound, "there is nothing at this address").WithHint("the API is described at %s/openapi.yaml", Root)).Write(w)
 	})
-	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
-		d := a.fail(r.Context(), fault.New(fault.BadRequest, "this address does not take %s", r.Method))
+	r.MethodNotAllowed(func(w http.ResponseWriter, req *http.Request) {
+		d := a.fail(req.Context(), fault.New(fault.BadRequest, "this address does not take %s", req.Method))
 		d.Status = http.StatusMethodNotAllowed
+		w.Header().Set("Allow", AllowedMethods(r, strings.TrimPrefix(req.URL.Path, Root)))
 		d.Write(w)
 	})
 	return r, doc, nil
+}
+
+// AllowedMethods returns what the header Allow says of a path (RFC 9110, Section 10.2.1): empty if it takes no method.
+func AllowedMethods(routes chi.Routes, path string) string {
+	var methods []string
+	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete} {
+		if routes.Match(chi.NewRouteContext(), m, path) {
+			methods = append(methods, m)
+		}
+	}
+	return strings.Join(methods, ", ")
 }
 
 func humaConfig() huma.Config {
@@ -178,8 +190,17 @@ func humaConfig() huma.Config {
 }
 
 // replaceHumaErrors has the library's own refusals speak as problem documents that never repeat the offending value,
-// which may be a secret. The library keeps the constructor in a variable of its own, so this is done once.
+// which may be a secret. The library keeps its constructors in variables of its own, so this is done once.
 func replaceHumaErrors() {
+	// "Profile" beside "profile" would be two requests in one: which is read depends on their order.
+	huma.ValidateStrictCasing = true
+	huma.NewErrorWithContext = func(ctx huma.Context, status int, msg string, errs ...error) huma.StatusError {
+		e := huma.NewError(status, msg, errs...)
+		if d, ok := errors.AsType[*problem.Document](e); ok && ctx != nil {
+			d.RequestID = problem.RequestID(ctx.Context())
+		}
+		return e
+	}
 	huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {
 		kind := fault.BadRequest
 		if status >= http.StatusInternalServerError {

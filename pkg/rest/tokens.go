@@ -160,7 +160,8 @@ func (a *api) revokeToken(ctx context.Context, in *tokenIDInput) (*struct{}, err
 		}
 	}
 	if found == nil {
-		return nil, fault.New(fault.NotFound, "there is no token %q", in.ID).WithHint("«certwright token list» shows them")
+		// The id is not repeated: it may be the text of a token, by mistake.
+		return nil, fault.New(fault.NotFound, "there is no token of this id or name").WithHint("«certwright token list» shows them")
 	}
 	if err := auth.MayGrant(principal(ctx), *found); err != nil {
 		return nil, fault.New(fault.Forbidden, "this token is wider than yours, which cannot revoke it")

@@ -5,15 +5,24 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"regexp"
 	"runtime/debug"
 	"strings"
 	"time"
+
+	"github.com/go-chi/chi/v5"
 
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/problem"
 	"github.com/certwright/certwright/pkg/rest"
 	"github.com/certwright/certwright/web"
 )
+
+// tokenText finds what looks like a token: in an address only by somebody's mistake, which must not end in a log.
+var tokenText = regexp.MustCompile(`cwt_[0-9a-f]{16}_[A-Za-z0-9_-]+`)
+
+// loggedPath is the path of a request as the log has it.
+func loggedPath(r *http.Request) string { return tokenText.ReplaceAllString(r.URL.Path, "cwt_...") }
 
 // trace gives each request an id, logs it, and keeps a panic from costing more than the request.
 func (s *Server) trace(next http.Handler) http.Handler {
@@ -28,14 +37,14 @@ func (s *Server) trace(next http.Handler) http.Handler {
 				if p == http.ErrAbortHandler {
 					panic(p)
 				}
-				s.log.Error("a request panicked", "request_id", id, "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+				s.log.Error("a request panicked", "request_id", id, "method", r.Method, "path", loggedPath(r), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 				if out.status == 0 {
 					d := problem.Of(fault.New(fault.Internal, ""))
 					d.RequestID = id
 					d.Write(out)
 				}
 			}
-			s.log.DebugContext(r.Context(), "request", "request_id", id, "method", r.Method, "path", r.URL.Path,
+			s.log.DebugContext(r.Context(), "request", "request_id", id, "method", r.Method, "path", loggedPath(r),
 				"status", out.status, "source", r.RemoteAddr, "took", time.Since(began))
 		}()
 		next.ServeHTTP(out, r)
@@ -100,6 +109,16 @@ func notFound(w http.ResponseWriter, r *http.Request) {
 	d := problem.Of(fault.New(fault.NotFound, "there is nothing at this address"))
 	d.RequestID = problem.RequestID(r.Context())
 	d.Write(w)
+}
+
+// methodNotAllowed answers methods that an address does not take, with those that it does (RFC 9110, Section 15.5.6).
+func methodNotAllowed(routes chi.Routes) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Allow", rest.AllowedMethods(routes, r.URL.Path))
+		d := problem.Of(fault.New(fault.BadRequest, "this address does not take %s", r.Method))
+		d.Status, d.RequestID = http.StatusMethodNotAllowed, problem.RequestID(r.Context())
+		d.Write(w)
+	}
 }
 
 // healthz says that the process runs. It asks nothing else, so that a database's outage does not have every replica

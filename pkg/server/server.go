@@ -361,6 +361,7 @@ func (s *Server) handlers() error {
 		}
 		pub.Routes(r)
 		r.NotFound(notFound)
+		r.MethodNotAllowed(methodNotAllowed(r))
 		return r
 	}
 	for _, l := range s.serving {
@@ -382,6 +383,7 @@ func (s *Server) handlers() error {
 			r.Get("/healthz", s.healthz)
 			r.Mount(rest.Root, selfOnly(api))
 			r.NotFound(notFound)
+			r.MethodNotAllowed(methodNotAllowed(r))
 			l.server.Handler = secure(r)
 			l.server.TLSConfig = s.tlsConfig()
 			// Any certificate is let in as far as the handshake goes, so that a holder whose certificate is refused is told why; who
