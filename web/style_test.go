@@ -55,10 +55,22 @@ func TestContrast(t *testing.T) {
 		t.Fatal(err)
 	}
 	pairs := [][2]string{
-		{"text", "page"}, {"text", "panel"}, {"text", "sunk"}, {"text", "warn-back"},
-		{"quiet", "page"}, {"quiet", "panel"}, {"quiet", "sunk"}, {"quiet", "warn-back"},
-		{"accent", "page"}, {"accent", "panel"}, {"accent", "warn-back"},
-		{"ok", "ok-back"}, {"warn", "warn-back"}, {"bad", "bad-back"}, {"warn", "panel"}, {"bad", "panel"},
+		{"text", "page"},
+		{"text", "panel"},
+		{"text", "sunk"},
+		{"text", "warn-back"},
+		{"quiet", "page"},
+		{"quiet", "panel"},
+		{"quiet", "sunk"},
+		{"quiet", "warn-back"},
+		{"accent", "page"},
+		{"accent", "panel"},
+		{"accent", "warn-back"},
+		{"ok", "ok-back"},
+		{"warn", "warn-back"},
+		{"bad", "bad-back"},
+		{"warn", "panel"},
+		{"bad", "panel"},
 	}
 	for name, colours := range schemes(t, string(css)) {
 		for _, p := range pairs {

@@ -12,8 +12,15 @@ func TestSpan(t *testing.T) {
 		seconds int64
 		want    string
 	}{
-		{0, "under a minute"}, {59, "under a minute"}, {60, "1 minute"}, {3599, "59 minutes"}, {3600, "1 hour"},
-		{48*3600 - 1, "47 hours"}, {48 * 3600, "2 days"}, {999 * 86400, "999 days"}, {7973 * 86400, "7,973 days"},
+		{0, "under a minute"},
+		{59, "under a minute"},
+		{60, "1 minute"},
+		{3599, "59 minutes"},
+		{3600, "1 hour"},
+		{48*3600 - 1, "47 hours"},
+		{48 * 3600, "2 days"},
+		{999 * 86400, "999 days"},
+		{7973 * 86400, "7,973 days"},
 		{1_234_567 * 86400, "1,234,567 days"},
 	}
 	for _, test := range tests {

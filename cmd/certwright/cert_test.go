@@ -169,15 +169,23 @@ func TestExplainTarget(t *testing.T) {
 		err           error
 		message, hint string
 	}{
-		{"no such host", call(&net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "ca.example.com"}}),
-			"no Certwright server answers at https://ca.example.com:8443: lookup ca.example.com: no such host", "certwright serve"},
-		{"another name", call(x509.HostnameError{Certificate: &x509.Certificate{DNSNames: []string{"localhost"}}, Host: "ca.example.com"}),
-			"is for another name", "names in the server's configuration"},
-		{"ours to tell", &client.Error{Status: 500, Detail: "the server failed to do this", RequestID: "r1"},
-			"the server failed to do this", "under request id r1"},
+		{
+			"no such host", call(&net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "ca.example.com"}}),
+			"no Certwright server answers at https://ca.example.com:8443: lookup ca.example.com: no such host", "certwright serve",
+		},
+		{
+			"another name", call(x509.HostnameError{Certificate: &x509.Certificate{DNSNames: []string{"localhost"}}, Host: "ca.example.com"}),
+			"is for another name", "names in the server's configuration",
+		},
+		{
+			"ours to tell", &client.Error{Status: 500, Detail: "the server failed to do this", RequestID: "r1"},
+			"the server failed to do this", "under request id r1",
+		},
 		{"its own hint", &client.Error{Type: "urn:certwright:problem:policy_refused", Status: 403, Detail: "no", Hint: "ask"}, "no", "ask"},
-		{"another kind of server", &client.Error{Status: 404, Detail: "the server answered 404 Not Found"},
-			"404 Not Found", "is https://ca.example.com:8443 a Certwright server's HTTPS address?"},
+		{
+			"another kind of server", &client.Error{Status: 404, Detail: "the server answered 404 Not Found"},
+			"404 Not Found", "is https://ca.example.com:8443 a Certwright server's HTTPS address?",
+		},
 		{"cut off", call(errors.New("unexpected EOF")), "talking to https://ca.example.com:8443: unexpected EOF", ""},
 	}
 	for _, tt := range tests {

@@ -392,8 +392,11 @@ func TestTokens(t *testing.T) {
 		}
 	}
 	for _, bad := range []map[string]any{
-		{"name": "x y", "role": "auditor"}, {"name": "x", "role": "god"}, {"name": "x", "role": "auditor", "validity": "soon"},
-		{"name": "x", "role": "auditor", "profiles": []string{"nope"}}, {"name": "x", "role": "auditor", "issuers": []string{"nope"}},
+		{"name": "x y", "role": "auditor"},
+		{"name": "x", "role": "god"},
+		{"name": "x", "role": "auditor", "validity": "soon"},
+		{"name": "x", "role": "auditor", "profiles": []string{"nope"}},
+		{"name": "x", "role": "auditor", "issuers": []string{"nope"}},
 	} {
 		if status, answer := r.call("administrator", "POST", "/tokens", bad); status < 400 || status >= 500 {
 			t.Errorf("%v: %d %s", bad, status, answer)
