@@ -401,8 +401,9 @@ func Run(ctx context.Context, t testing.TB, c Command) Result {
 	}
 	var out, err bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &err
+	cmd.WaitDelay = stopTimeout // for children that live on and hold the outputs
 	e := cmd.Run()
-	if _, exited := errors.AsType[*exec.ExitError](e); e != nil && !exited {
+	if _, exited := errors.AsType[*exec.ExitError](e); e != nil && !exited && !errors.Is(e, exec.ErrWaitDelay) {
 		t.Fatalf("running %s: %v", c.Path, e)
 	}
 	return Result{Code: cmd.ProcessState.ExitCode(), Out: out.String(), Err: err.String()}
@@ -622,12 +623,18 @@ func fetch(t testing.TB, url string) []byte {
 	return body
 }
 
-// FreePort returns a port below those that the system gives to outgoing connections, so that it is still free when a
-// server comes back to it.
+// givenPorts are those that FreePort has returned.
+var givenPorts sync.Map
+
+// FreePort returns a port below those that the system gives to outgoing connections, and another one at each call, so
+// that it is still free when a server comes back to it.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 100 {
 		port := 15000 + rand.IntN(17000)
+		if _, given := givenPorts.LoadOrStore(port, true); given {
+			continue
+		}
 		l, err := net.Listen("tcp", loopback(port))
 		if err != nil {
 			continue

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -72,7 +73,12 @@ func dumpDOM(t testing.TB, address string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), callTimeout)
 	defer cancel()
-	home := t.TempDir()
+	// Its helpers may still write when it has ended; the test's own folder must be empty then.
+	home, err := os.MkdirTemp("", "certwright-chromium-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(home)
 	r := Run(ctx, t, Command{
 		Path: Need(t, "chromium")[0],
 		Args: []string{
