@@ -164,7 +164,7 @@ type trustView struct {
 
 func newStartView(p StartPage) (*startView, error) {
 	if p.Now.IsZero() {
-		return nil, errors.New("Now is zero")
+		return nil, errors.New("the page has no time: Now is zero")
 	}
 	if err := checkBase("HTTPURL", p.HTTPURL, "http"); err != nil {
 		return nil, err

@@ -310,13 +310,6 @@ func someOf[T any](t *rapid.T, label string, g *rapid.Generator[T]) []T {
 	return rapid.SliceOfN(g, 0, 3).Draw(t, label)
 }
 
-func nonEmpty[T any](s []T) []T {
-	if len(s) == 0 {
-		return nil
-	}
-	return s
-}
-
 var (
 	hosts = rapid.StringMatching(`[a-z]([a-z0-9-]{0,20}[a-z0-9])?(\.[a-z0-9]{1,12}){0,3}`)
 	urls  = rapid.Custom(func(t *rapid.T) string {

@@ -339,7 +339,7 @@ func appendOtherName(dst []byte, n *GeneralName) ([]byte, error) {
 	if !isOneElement(value) {
 		return nil, invalid("otherName", "value is not one DER element")
 	}
-	content = AppendTLV(content, classContext|constructed|0, value)
+	content = AppendTLV(content, classContext|constructed, value) // [0]
 	return AppendTLV(dst, classContext|constructed|byte(TagOtherName), content), nil
 }
 

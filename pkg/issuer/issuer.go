@@ -6,7 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/sha1" //nolint:gosec // CertID of RFC 6960 names issuers by SHA-1 too
+	"crypto/sha1" // CertID of RFC 6960 names issuers by SHA-1 too
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
@@ -213,8 +213,8 @@ func (k *Key) setCertificate(r pki.IssuerCertificate, parent *Key) error {
 		return fmt.Errorf("public key of issuer %q: %w", k.Issuer.Name, err)
 	}
 	k.Certificate, k.Parent, k.Fingerprint = c, parent, r.Fingerprint
-	k.NameHashSHA1, k.NameHashSHA256 = sha1.Sum(c.RawSubject), sha256.Sum256(c.RawSubject) //nolint:gosec // see the import
-	k.KeyHashSHA1, k.KeyHashSHA256 = sha1.Sum(bits), sha256.Sum256(bits)                   //nolint:gosec // see the import
+	k.NameHashSHA1, k.NameHashSHA256 = sha1.Sum(c.RawSubject), sha256.Sum256(c.RawSubject)
+	k.KeyHashSHA1, k.KeyHashSHA256 = sha1.Sum(bits), sha256.Sum256(bits)
 	return nil
 }
 

@@ -143,7 +143,8 @@ func checkECDSA(k *ecdsa.PublicKey) error {
 	}
 	// ECDH checks the point, whoever built the key: range of the coordinates,
 	// curve equation, not infinity. It panics without coordinates.
-	if k.X == nil || k.Y == nil { //nolint:staticcheck // there is no other way to ask
+	//lint:ignore SA1019 there is no other way to ask
+	if k.X == nil || k.Y == nil {
 		return refuse(ECPoint, "ECDSA key has no point")
 	}
 	if _, err := k.ECDH(); err != nil {

@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 SCEP clients use PKCS #1 v1.5 encryption, so it is tested.
+
 package keys_test
 
 import (

@@ -190,7 +190,7 @@ func testReopen(t *testing.T, h Harness) {
 	e.Store = h.Reopen(t, e.Store)
 	e.checkBootstrapped()
 	a, b := e.issue(e.issuing), e.issue(e.devices)
-	b = e.change(b, pki.ActionRevoke, revocation(pki.KeyCompromise, base))
+	e.change(b, pki.ActionRevoke, revocation(pki.KeyCompromise, base))
 	head, events, all := e.head(), e.events(100), e.list(store.CertificateFilter{}, 10)
 	lease, err := e.AcquireLease(t.Context(), "job", "one", time.Hour)
 	if err != nil {
@@ -315,8 +315,10 @@ func testProfiles(t *testing.T, h Harness) {
 func testTokens(t *testing.T, h Harness) {
 	e, ctx := open(t, h), t.Context()
 	token := func(id, name string, edit ...func(*pki.Token)) pki.Token {
-		tok := pki.Token{ID: id, Name: name, Hash: [32]byte{1, 2, 3}, Role: pki.RoleEnroller, Issuers: []string{"issuing", "ü,\"'"}, Profiles: []string{"device"},
-			CreatedAt: base.Add(time.Duration(counter.Add(1)) * time.Second), CreatedBy: "token:administrator", ExpiresAt: base.AddDate(1, 0, 0)}
+		tok := pki.Token{
+			ID: id, Name: name, Hash: [32]byte{1, 2, 3}, Role: pki.RoleEnroller, Issuers: []string{"issuing", "ü,\"'"}, Profiles: []string{"device"},
+			CreatedAt: base.Add(time.Duration(counter.Add(1)) * time.Second), CreatedBy: "token:administrator", ExpiresAt: base.AddDate(1, 0, 0),
+		}
 		for _, f := range edit {
 			f(&tok)
 		}
