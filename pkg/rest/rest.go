@@ -203,6 +203,9 @@ func replaceHumaErrors() {
 	}
 	huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {
 		kind := fault.BadRequest
+		if msg == "cannot read request body" { // broken chunks, or a client that went away: none of our faults
+			status = http.StatusBadRequest
+		}
 		if status >= http.StatusInternalServerError {
 			kind = fault.Internal
 		}
