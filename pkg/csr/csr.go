@@ -12,6 +12,7 @@
 package csr
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/x509"
 	"encoding/asn1"
@@ -98,6 +99,12 @@ func (p Parser) Parse(b []byte) (*Request, error) {
 	}
 	if r.KeyAlgorithm, err = keys.AlgorithmOf(r.PublicKey); err != nil {
 		return nil, badKey(err)
+	}
+	// One key, one encoding: blocked keys and keys of ours are known by the hash of these octets, and the parser is lenient
+	// in places (octets behind an RSA key, parameters behind a curve), so that a blocked key could come back in another coat.
+	if normal, err := x509.MarshalPKIXPublicKey(r.PublicKey); err != nil || !bytes.Equal(normal, r.SPKI) {
+		return nil, fault.New(fault.BadPublicKey, "the request's public key is not encoded as it should be").WithField("csr").
+			WithHint("make the request with a current version of OpenSSL or another standard tool")
 	}
 	if err := p.checkSignature(r, sig); err != nil {
 		return nil, err
