@@ -31,21 +31,23 @@ func (s *Server) setUp(ctx context.Context) (*keys.KEK, error) {
 		return nil, err
 	}
 	err = s.bootstrap(ctx, kek)
-	if errors.Is(err, store.ErrNotEmpty) {
-		// Another replica was faster. A key file of ours wraps nothing, and would mislead.
-		if made {
-			_ = os.Remove(s.cfg.KEKFile())
-		}
-		if described, err = s.store.KEKInfo(ctx); err != nil {
-			return nil, fmt.Errorf("reading the store: %w", err)
-		}
-		return openKEK(&s.cfg, described)
+	if !errors.Is(err, store.ErrNotEmpty) {
+		return kek, err
 	}
-	return kek, err
+	// Another replica was faster. If it used the very key file that we made, in a folder that we share, all is well;
+	// otherwise our file wraps nothing, and would mislead.
+	if described, err = s.store.KEKInfo(ctx); err != nil {
+		return nil, fmt.Errorf("reading the store: %w", err)
+	}
+	shared, err := openKEK(&s.cfg, described)
+	if made && errors.Is(err, keys.ErrWrongKEK) {
+		_ = os.Remove(s.cfg.KEKFile())
+	}
+	return shared, err
 }
 
-// bootstrap fills an empty store. The token's file is written first: a store whose first token nobody has is worthless,
-// a file without a store does no harm and is written over by the next try.
+// bootstrap fills an empty store. The token is on the disk before the store has it, under another name: a store whose
+// first token nobody has is worthless, and the token of a replica that was faster, in a folder that we share, must stay.
 func (s *Server) bootstrap(ctx context.Context, kek *keys.KEK) error {
 	info, err := describeKEK(kek)
 	if err != nil {
@@ -55,7 +57,8 @@ func (s *Server) bootstrap(ctx context.Context, kek *keys.KEK) error {
 	now := s.clock.Now().Truncate(time.Microsecond)
 	token.Name, token.Role, token.CreatedAt, token.CreatedBy = "admin", pki.RoleAdministrator, now, "host"
 	s.TokenFile = filepath.Join(s.cfg.Data, tokenFile)
-	if err := keys.WriteFile(s.TokenFile, []byte(text+"\n"), true); err != nil {
+	written := filepath.Join(s.cfg.Data, tokenFile+"."+token.ID)
+	if err := keys.WriteFile(written, []byte(text+"\n"), true); err != nil {
 		return fmt.Errorf("writing the first token: %w", err)
 	}
 	err = ca.Bootstrap(ctx, s.store, ca.Hierarchy{
@@ -65,11 +68,14 @@ func (s *Server) bootstrap(ctx context.Context, kek *keys.KEK) error {
 	})
 	if err != nil {
 		if !errors.Is(err, store.ErrUnknownOutcome) {
-			_ = os.Remove(s.TokenFile)
+			_ = os.Remove(written)
 			s.TokenFile = ""
 		}
 		return err
 	}
 	s.First = true
+	if err := os.Rename(written, s.TokenFile); err != nil {
+		return fmt.Errorf("the first token is in %s: %w", written, err)
+	}
 	return nil
 }
