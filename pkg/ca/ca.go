@@ -276,7 +276,7 @@ func (a *Authority) issue(ctx context.Context, key *issuer.Key, p *Profile, r Re
 		}
 		record.Fingerprint = sha256.Sum256(record.DER)
 		err = a.cfg.Store.RecordIssuance(ctx, store.Issuance{
-			Certificate: record, ReserveKey: p.Internal(), Record: auditRecord(now, r, record, key),
+			Certificate: record, ReserveKey: p.Internal() || p.IsCA(), Record: auditRecord(now, r, record, key),
 		})
 		if errors.Is(err, store.ErrSerialTaken) {
 			if draw < serialDraws {

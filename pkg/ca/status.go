@@ -2,6 +2,7 @@ package ca
 
 import (
 	"context"
+	"crypto/x509"
 	"time"
 
 	"github.com/certwright/certwright/pkg/audit"
@@ -63,8 +64,9 @@ func (a *Authority) change(ctx context.Context, r StatusRequest, action pki.Acti
 		return pki.Certificate{}, fault.New(fault.Conflict, "the certificate's issuer is not served here")
 	}
 	own := a.issuerOf(c)
+	isCA := own != "" || IsCA(c)
 	// RFC 5280, Section 5.3.1: cACompromise speaks of CA certificates only.
-	if r.Reason == pki.CACompromise && own == "" {
+	if r.Reason == pki.CACompromise && !isCA {
 		return pki.Certificate{}, fault.New(fault.BadRevocationReason, "cACompromise is for CA certificates; this one is not").WithField("reason").
 			WithHint("use keyCompromise")
 	}
@@ -72,8 +74,12 @@ func (a *Authority) change(ctx context.Context, r StatusRequest, action pki.Acti
 		return pki.Certificate{}, fault.New(fault.PolicyRefused, "a root cannot revoke itself: no verifier would ask it").
 			WithHint("take the root out of the trust stores of the relying parties")
 	}
-	if !r.InvalidityDate.IsZero() && r.InvalidityDate.After(now) {
+	switch d := r.InvalidityDate; {
+	case d.IsZero():
+	case d.After(now):
 		return pki.Certificate{}, fault.New(fault.BadRequest, "the invalidity date lies in the future").WithField("invalidity_date")
+	case d.Before(earliestInvalidity):
+		return pki.Certificate{}, fault.New(fault.BadRequest, "the invalidity date lies before the year %d", earliestInvalidity.Year()).WithField("invalidity_date")
 	}
 	detail := map[string]string{"issuer": key.Issuer.Name, "serial": c.Serial.String(), "subject": c.Subject}
 	if action == pki.ActionRevoke {
@@ -96,6 +102,15 @@ func (a *Authority) change(ctx context.Context, r StatusRequest, action pki.Acti
 	}
 	a.cfg.StatusChanged(after)
 	return after, nil
+}
+
+// earliestInvalidity is before any key that we may have certified, and well within what a CRL can carry.
+var earliestInvalidity = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// IsCA reports whether a record is that of a CA's certificate: one of ours, or one below them.
+func IsCA(c pki.Certificate) bool {
+	parsed, err := x509.ParseCertificate(c.DER)
+	return err == nil && parsed.IsCA
 }
 
 // issuerOf returns the name of the issuer of ours whose certificate this is, empty if it is not an issuer's.
