@@ -85,10 +85,8 @@ func (w *Watcher) Follow(name string, f Follower) {
 func (w *Watcher) Sync(ctx context.Context) error {
 	w.turn.Lock()
 	defer w.turn.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
-	defer cancel()
 	began := w.cfg.Now()
-	head, err := w.cfg.Store.Head(ctx)
+	head, err := w.poll(ctx)
 	if err != nil {
 		return fmt.Errorf("reading the store's head: %w", err)
 	}
@@ -100,7 +98,7 @@ func (w *Watcher) Sync(ctx context.Context) error {
 		if f.seen == head.Change {
 			continue
 		}
-		if err := f.call(ctx, head); err != nil {
+		if err := f.tell(ctx, head); err != nil {
 			if first == nil {
 				first = fmt.Errorf("telling %s of change %d: %w", f.name, head.Change, err)
 			}
@@ -115,6 +113,19 @@ func (w *Watcher) Sync(ctx context.Context) error {
 	w.head, w.polled = head, began
 	w.mu.Unlock()
 	return nil
+}
+
+func (w *Watcher) poll(ctx context.Context) (store.Head, error) {
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+	defer cancel()
+	return w.cfg.Store.Head(ctx)
+}
+
+// tell has a time limit of its own, so that a follower that waits does not take those behind it along.
+func (f *follower) tell(ctx context.Context, head store.Head) error {
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+	defer cancel()
+	return f.call(ctx, head)
 }
 
 // Head returns the newest head of which every follower has been told.
