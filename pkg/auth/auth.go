@@ -87,6 +87,7 @@ func (t *Tokens) Follow(ctx context.Context, head store.Head) error {
 	for _, token := range all {
 		next.byID[token.ID] = &entry{token: token, principal: pki.Principal{
 			Name: "token:" + token.Name, Role: token.Role, Issuers: token.Issuers, Profiles: token.Profiles,
+			ExpiresAt: token.ExpiresAt,
 		}}
 	}
 	t.known.Store(next)
@@ -145,8 +146,16 @@ func MayUse(p pki.Principal, issuer, profile string) error {
 }
 
 // MayGrant refuses to hand out a token that is wider than the principal himself: a higher role, an issuer or a profile
-// that he may not use, or no limit where he has one.
+// that he may not use, no limit where he has one, or a later end than his own.
 func MayGrant(p pki.Principal, t pki.Token) error {
+	if !p.ExpiresAt.IsZero() && (t.ExpiresAt.IsZero() || t.ExpiresAt.After(p.ExpiresAt)) {
+		return fault.New(fault.Forbidden, "a token cannot last longer than its maker's, which ends on %s", p.ExpiresAt.Format(time.RFC3339)).WithField("validity")
+	}
+	return Covers(p, t)
+}
+
+// Covers refuses a token that may do more than the principal, whatever their ends.
+func Covers(p pki.Principal, t pki.Token) error {
 	if t.Role > p.Role {
 		return fault.New(fault.Forbidden, "the role %s cannot hand out the role %s", p.Role, t.Role).WithField("role")
 	}

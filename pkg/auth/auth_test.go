@@ -101,6 +101,9 @@ func TestNobodyGrantsMoreThanHeHas(t *testing.T) {
 		{"no limit where the maker has one", limited, pki.Token{Role: pki.RoleOperator, Profiles: []string{"server"}}, false},
 		{"another profile", limited, pki.Token{Role: pki.RoleOperator, Issuers: []string{"a"}, Profiles: []string{"server", "client"}}, false},
 		{"higher role", pki.Principal{Role: pki.RoleOperator}, pki.Token{Role: pki.RoleAdministrator}, false},
+		{"later end than the maker's", pki.Principal{Role: pki.RoleAdministrator, ExpiresAt: time.Unix(1000, 0)}, pki.Token{Role: pki.RoleAuditor, ExpiresAt: time.Unix(1001, 0)}, false},
+		{"no end where the maker has one", pki.Principal{Role: pki.RoleAdministrator, ExpiresAt: time.Unix(1000, 0)}, pki.Token{Role: pki.RoleAuditor}, false},
+		{"earlier end than the maker's", pki.Principal{Role: pki.RoleAdministrator, ExpiresAt: time.Unix(1000, 0)}, pki.Token{Role: pki.RoleAuditor, ExpiresAt: time.Unix(999, 0)}, true},
 		{"unlimited maker", pki.Principal{Role: pki.RoleAdministrator}, pki.Token{Role: pki.RoleAdministrator}, true},
 	}
 	for _, tt := range tests {

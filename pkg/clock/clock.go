@@ -52,6 +52,21 @@ func (g *Guard) Saw(t time.Time) {
 	}
 }
 
+// Stamp returns a time for a record that must be written even while the clock cannot be trusted, such as that of a token's
+// end: the clock's if Check accepts it, else that of the newest record, so that a wrong clock does not become the mark
+// that right ones are held against.
+func (g *Guard) Stamp() time.Time {
+	if now, err := g.Check(); err == nil {
+		return now
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.newest.IsZero() {
+		return g.Now()
+	}
+	return g.newest
+}
+
 // Check returns the time to sign with, or Unavailable when the clock cannot be trusted. A clock that is a little behind
 // the newest record is taken for that record's time, so that time never goes back.
 func (g *Guard) Check() (time.Time, error) {

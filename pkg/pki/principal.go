@@ -42,6 +42,8 @@ type Principal struct {
 	Issuers  []string
 	Profiles []string
 	Source   string // network address without port
+	// ExpiresAt is when the principal's right ends; zero: it does not.
+	ExpiresAt time.Time
 }
 
 // System is the principal of work that the server does for itself.

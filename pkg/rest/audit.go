@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/pkg/audit"
+	"github.com/certwright/certwright/pkg/fault"
+	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/store"
 )
 
@@ -41,6 +43,14 @@ type auditOutput struct {
 }
 
 func (a *api) listAudit(ctx context.Context, in *auditInput) (*auditOutput, error) {
+	if err := unlimited(principal(ctx)); err != nil {
+		return nil, err
+	}
+	done, err := a.searches.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	f := store.AuditFilter{Actor: in.Actor, Action: in.Action, Target: in.Target, From: in.From, To: in.To}
 	events, next, err := a.Store.AuditEvents(ctx, f, store.Page{Limit: in.Limit, Cursor: in.Cursor})
 	if err != nil {
@@ -61,6 +71,14 @@ func (a *api) listAudit(ctx context.Context, in *auditInput) (*auditOutput, erro
 	return out, nil
 }
 
+// unlimited refuses a token that is narrowed to issuers or profiles: the trail tells of all of them.
+func unlimited(p pki.Principal) error {
+	if len(p.Issuers) > 0 || len(p.Profiles) > 0 {
+		return fault.New(fault.Forbidden, "this token is limited to some issuers or profiles, and the audit trail tells of all")
+	}
+	return nil
+}
+
 // Verification is the outcome of a walk over the chain.
 type Verification struct {
 	Whole   bool   `json:"whole" doc:"Nothing was changed, dropped or moved"`
@@ -73,6 +91,14 @@ type Verification struct {
 type verifyOutput struct{ Body Verification }
 
 func (a *api) verifyAudit(ctx context.Context, _ *struct{}) (*verifyOutput, error) {
+	if err := unlimited(principal(ctx)); err != nil {
+		return nil, err
+	}
+	done, err := a.walks.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	var v audit.Verifier
 	out := &verifyOutput{}
 	for b, err := range a.Store.AuditChain(ctx) {

@@ -14,6 +14,7 @@ import (
 	"github.com/certwright/certwright/pkg/auth"
 	"github.com/certwright/certwright/pkg/ca"
 	"github.com/certwright/certwright/pkg/csr"
+	"github.com/certwright/certwright/pkg/der"
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/issuer"
 	"github.com/certwright/certwright/pkg/pki"
@@ -325,6 +326,11 @@ func (a *api) listCertificates(ctx context.Context, in *listInput) (*listOutput,
 		}
 		return out, nil
 	}
+	done, err := a.searches.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	page, next, err := a.Store.ListCertificates(ctx, f, store.Page{Limit: in.Limit, Cursor: in.Cursor})
 	if err != nil {
 		return nil, err
@@ -349,7 +355,7 @@ type issueInput struct {
 		Profile  string     `json:"profile" doc:"Name of the profile, as in server" maxLength:"100"`
 		Issuer   string     `json:"issuer,omitempty" doc:"Name of the issuer; may be left out when there is only one" maxLength:"100"`
 		Subject  *string    `json:"subject,omitempty" doc:"Subject in place of the CSR's (RFC 4514), as in CN=www.example.com,O=Example" maxLength:"2000"`
-		SANs     []string   `json:"sans,omitempty" doc:"Names in place of the CSR's, as in DNS:www.example.com, IP:192.0.2.1, email:..., URI:..., UPN:..." maxItems:"500"`
+		SANs     []string   `json:"sans,omitempty" doc:"Names in place of the CSR's, none if empty, as in DNS:www.example.com, IP:192.0.2.1, email:..., URI:..., UPN:..." maxItems:"500"`
 		Validity string     `json:"validity,omitempty" doc:"How long, as in 90d or 12h; the profile's default if absent" maxLength:"32"`
 		NotAfter *time.Time `json:"not_after,omitempty" doc:"The end, in place of validity"`
 		Device   string     `json:"device,omitempty" doc:"Identity of the device that will use it" maxLength:"256"`
@@ -387,12 +393,13 @@ func (a *api) issue(ctx context.Context, in *issueInput) (*certificateOutput, er
 			return nil, err
 		}
 	}
-	for _, s := range in.Body.SANs {
-		name, err := profile.ParseSAN(s)
-		if err != nil {
+	if in.Body.SANs != nil {
+		if r.SANs, err = profile.ParseSANs(in.Body.SANs...); err != nil {
 			return nil, err
 		}
-		r.SANs = append(r.SANs, name)
+		if r.SANs == nil {
+			r.SANs = []der.GeneralName{} // none, which is not what the CSR says
+		}
 	}
 	if r.Validity, err = parseValidity(in.Body.Validity); err != nil {
 		return nil, err
@@ -454,10 +461,11 @@ func (a *api) renew(ctx context.Context, in *renewInput) (*certificateOutput, er
 	if err != nil {
 		return nil, err
 	}
-	return a.renewCertificate(ctx, c, in.Body.CSR, in.Body.Validity)
+	return a.renewCertificate(ctx, c, in.Body.CSR, in.Body.Validity, 0)
 }
 
-func (a *api) renewCertificate(ctx context.Context, c pki.Certificate, text, validity string) (*certificateOutput, error) {
+// renewCertificate renews for a life of at most longest, if that is not zero.
+func (a *api) renewCertificate(ctx context.Context, c pki.Certificate, text, validity string, longest time.Duration) (*certificateOutput, error) {
 	r := ca.RenewRequest{Principal: principal(ctx), RequestID: problem.RequestID(ctx), Protocol: "rest", Certificate: c.Fingerprint}
 	var err error
 	if text != "" {
@@ -467,6 +475,9 @@ func (a *api) renewCertificate(ctx context.Context, c pki.Certificate, text, val
 	}
 	if r.Validity, err = parseValidity(validity); err != nil {
 		return nil, err
+	}
+	if longest != 0 && (r.Validity == 0 || r.Validity > longest) {
+		r.Validity = longest
 	}
 	issued, err := a.CA.Renew(ctx, r)
 	if err != nil {
@@ -514,10 +525,8 @@ func (a *api) changeStatus(ctx context.Context, id string, r ca.StatusRequest, c
 func (a *api) changeStatusOf(ctx context.Context, c pki.Certificate, r ca.StatusRequest, change func(context.Context, ca.StatusRequest) (pki.Certificate, error)) (*certificateOutput, error) {
 	p := principal(ctx)
 	// Taking a CA out of service is not an operator's act.
-	for _, k := range a.Issuers.Current().Keys() {
-		if k.Fingerprint == c.Fingerprint && p.Role < pki.RoleAdministrator {
-			return nil, fault.New(fault.Forbidden, "changing the status of a CA's certificate takes an administrator")
-		}
+	if p.Role < pki.RoleAdministrator && ca.IsCA(c) {
+		return nil, fault.New(fault.Forbidden, "changing the status of a CA's certificate takes an administrator")
 	}
 	r.Principal, r.RequestID, r.Certificate = p, problem.RequestID(ctx), c.Fingerprint
 	after, err := change(ctx, r)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/certwright/certwright/pkg/auth"
 	"github.com/certwright/certwright/pkg/ca"
+	"github.com/certwright/certwright/pkg/clock"
 	"github.com/certwright/certwright/pkg/crl"
 	"github.com/certwright/certwright/pkg/csr"
 	"github.com/certwright/certwright/pkg/fault"
@@ -35,6 +36,14 @@ const Root = "/api/v1"
 const (
 	maxBodyBytes    = 256 << 10
 	bodyReadTimeout = 10 * time.Second
+	// maxTokenAge is how old what this replica knows of tokens may be: a revoked one must not live on because the store is away.
+	maxTokenAge = time.Minute
+	// maxSearches and maxWalks are how many expensive reads run at the same time. The store has connections for more, which
+	// serve status requests and CRLs, and must not be had by whoever has a token that reads.
+	maxSearches = 3
+	maxWalks    = 1
+	// waitForTurn is how long an expensive read waits for its turn.
+	waitForTurn = 10 * time.Second
 )
 
 // How long a request may wait for the store, which may be on the far side of a network that has gone silent. A write that
@@ -61,8 +70,11 @@ type Config struct {
 	CSRParser csr.Parser
 	// Sync makes this replica see what was just written, before the request is answered.
 	Sync func(ctx context.Context) error
-	// Now is the clock for status and expiry in answers.
-	Now func() time.Time
+	// Now is the clock for status and expiry in answers; Clock is the one for records.
+	Now   func() time.Time
+	Clock *clock.Guard
+	// Age tells how long ago this replica last heard of its store: watch.Watcher.Age.
+	Age func() time.Duration
 	// Server is what GET /server tells.
 	Server Server
 	Logger *slog.Logger
@@ -71,7 +83,9 @@ type Config struct {
 // api holds what handlers need.
 type api struct {
 	Config
-	huma huma.API
+	huma     huma.API
+	searches turns
+	walks    turns
 }
 
 // access is a route's row in the table of authority.
@@ -132,7 +146,7 @@ func (a *api) routes() {
 
 // New returns the API's handler, to be mounted at Root, and its OpenAPI description in YAML.
 func New(cfg Config) (http.Handler, []byte, error) {
-	if cfg.Store == nil || cfg.CA == nil || cfg.Issuers == nil || cfg.CRLs == nil || cfg.Tokens == nil || cfg.Sync == nil || cfg.Now == nil {
+	if cfg.Store == nil || cfg.CA == nil || cfg.Issuers == nil || cfg.CRLs == nil || cfg.Tokens == nil || cfg.Sync == nil || cfg.Now == nil || cfg.Clock == nil || cfg.Age == nil {
 		return nil, nil, errors.New("rest: incomplete config")
 	}
 	if cfg.Logger == nil {
@@ -140,7 +154,7 @@ func New(cfg Config) (http.Handler, []byte, error) {
 	}
 	renameHumaErr.Do(replaceHumaErrors)
 	r := chi.NewRouter()
-	a := &api{Config: cfg, huma: humachi.New(r, humaConfig())}
+	a := &api{Config: cfg, huma: humachi.New(r, humaConfig()), searches: make(turns, maxSearches), walks: make(turns, maxWalks)}
 	a.routes()
 	doc, err := a.huma.OpenAPI().YAML()
 	if err != nil {
@@ -299,6 +313,9 @@ func (a *api) admit(ctx huma.Context, acc access) (pki.Principal, error) {
 	var p pki.Principal
 	header := r.Header.Get("Authorization")
 	if scheme, text, _ := strings.Cut(header, " "); strings.EqualFold(scheme, "Bearer") {
+		if a.Age() > maxTokenAge {
+			return p, fault.New(fault.Unavailable, "the server has not heard of its store for a while, and cannot tell whether the token still holds")
+		}
 		if p, err = a.Tokens.Authenticate(strings.TrimSpace(text)); err != nil {
 			return p, err
 		}
@@ -320,6 +337,22 @@ func withPrincipal(ctx context.Context, p pki.Principal) context.Context {
 func principal(ctx context.Context) pki.Principal {
 	p, _ := ctx.Value(principalKey{}).(pki.Principal)
 	return p
+}
+
+// turns lets a few expensive reads run at a time.
+type turns chan struct{}
+
+// take waits for a turn and returns what gives it back. RateLimited when there is none for too long.
+func (t turns) take(ctx context.Context) (done func(), err error) {
+	timer := time.NewTimer(waitForTurn)
+	defer timer.Stop()
+	select {
+	case t <- struct{}{}:
+		return func() { <-t }, nil
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return nil, fault.New(fault.RateLimited, "too many expensive requests are running").WithRetryAfter(waitForTurn)
 }
 
 // fail turns an error into what the client may know of it. What is our fault is logged here, once, with its causes.

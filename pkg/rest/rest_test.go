@@ -103,7 +103,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	h, doc, err := New(Config{
-		Store: s, CA: authority, Issuers: issuers, CRLs: crls, Tokens: tokens, Sync: w.Sync, Now: guard.Now,
+		Store: s, CA: authority, Issuers: issuers, CRLs: crls, Tokens: tokens, Sync: w.Sync, Now: guard.Now, Clock: guard, Age: w.Age,
 		Server: Server{Version: "test", PublicURL: "http://pki.example.com", Store: "sqlite"},
 	})
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/certwright/certwright/pkg/ca"
 	"github.com/certwright/certwright/pkg/fault"
@@ -39,7 +40,7 @@ func (a *api) getSelf(ctx context.Context, _ *struct{}) (*certificateOutput, err
 type renewSelfInput struct {
 	Body struct {
 		CSR      string `json:"csr,omitempty" doc:"PKCS #10 request with a new key; the names stay. Absent: the same key" maxLength:"131072"`
-		Validity string `json:"validity,omitempty" doc:"How long, as in 90d; the profile's default if absent" maxLength:"32"`
+		Validity string `json:"validity,omitempty" doc:"How long, as in 90d; at most, and if absent, as long as the old one" maxLength:"32"`
 	}
 }
 
@@ -48,7 +49,8 @@ func (a *api) renewSelf(ctx context.Context, in *renewSelfInput) (*certificateOu
 	if err != nil {
 		return nil, err
 	}
-	return a.renewCertificate(ctx, c, in.Body.CSR, in.Body.Validity)
+	// Holders do not widen what they were given: a certificate for a day is renewed for a day at the most.
+	return a.renewCertificate(ctx, c, in.Body.CSR, in.Body.Validity, c.NotAfter.Add(time.Second).Sub(c.IssuedAt.Truncate(time.Second)))
 }
 
 type revokeSelfInput struct {

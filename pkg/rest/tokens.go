@@ -85,7 +85,11 @@ var tokenName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]*$`)
 const defaultTokenLife = 365 * 24 * time.Hour
 
 func (a *api) createToken(ctx context.Context, in *createTokenInput) (*tokenOutput, error) {
-	p, now := principal(ctx), a.Now().UTC()
+	p := principal(ctx)
+	now, err := a.Clock.Check()
+	if err != nil {
+		return nil, err
+	}
 	role, err := pki.ParseRole(in.Body.Role)
 	if err != nil {
 		return nil, fault.New(fault.BadRequest, "%s", err).WithField("role")
@@ -109,6 +113,9 @@ func (a *api) createToken(ctx context.Context, in *createTokenInput) (*tokenOutp
 	switch in.Body.Validity {
 	case "":
 		t.ExpiresAt = now.Add(defaultTokenLife)
+		if !p.ExpiresAt.IsZero() && p.ExpiresAt.Before(t.ExpiresAt) {
+			t.ExpiresAt = p.ExpiresAt
+		}
 	case "0":
 	default:
 		life, err := parseValidity(in.Body.Validity)
@@ -130,7 +137,7 @@ func (a *api) createToken(ctx context.Context, in *createTokenInput) (*tokenOutp
 	if !t.ExpiresAt.IsZero() {
 		detail["expires_at"] = t.ExpiresAt.Format(time.RFC3339)
 	}
-	if err := a.Store.CreateToken(ctx, t, a.record(ctx, audit.ActionToken, "token/"+t.ID, detail)); err != nil {
+	if err := a.Store.CreateToken(ctx, t, a.record(ctx, now, audit.ActionToken, "token/"+t.ID, detail)); err != nil {
 		return nil, err
 	}
 	if err := a.Sync(ctx); err != nil {
@@ -163,11 +170,11 @@ func (a *api) revokeToken(ctx context.Context, in *tokenIDInput) (*struct{}, err
 		// The id is not repeated: it may be the text of a token, by mistake.
 		return nil, fault.New(fault.NotFound, "there is no token of this id or name").WithHint("«certwright token list» shows them")
 	}
-	if err := auth.MayGrant(principal(ctx), *found); err != nil {
+	if err := auth.Covers(principal(ctx), *found); err != nil {
 		return nil, fault.New(fault.Forbidden, "this token is wider than yours, which cannot revoke it")
 	}
-	now := a.Now().UTC()
-	record := a.record(ctx, audit.ActionTokenEnd, "token/"+found.ID, map[string]string{"name": found.Name, "role": found.Role.String()})
+	now := a.Clock.Stamp()
+	record := a.record(ctx, now, audit.ActionTokenEnd, "token/"+found.ID, map[string]string{"name": found.Name, "role": found.Role.String()})
 	if err := a.Store.RevokeToken(ctx, found.ID, now, record); err != nil {
 		return nil, err
 	}
@@ -192,11 +199,11 @@ func (a *api) whoAmI(ctx context.Context, _ *struct{}) (*whoAmIOutput, error) {
 	return &whoAmIOutput{Body: WhoAmI{Name: p.Name, Role: p.Role.String(), Issuers: p.Issuers, Profiles: p.Profiles}}, nil
 }
 
-// record begins an audit record of what the request's principal does now.
-func (a *api) record(ctx context.Context, action, target string, detail map[string]string) audit.Record {
+// record begins an audit record of what the request's principal does at the given time.
+func (a *api) record(ctx context.Context, at time.Time, action, target string, detail map[string]string) audit.Record {
 	p := principal(ctx)
 	return audit.Record{
-		Time: a.Now().UTC(), Action: action, Actor: p.Name, Role: p.Role.String(), Source: p.Source,
+		Time: at, Action: action, Actor: p.Name, Role: p.Role.String(), Source: p.Source,
 		RequestID: problem.RequestID(ctx), Target: target, Detail: detail,
 	}
 }

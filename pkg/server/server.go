@@ -341,7 +341,7 @@ func (s *Server) handlers() error {
 		kind = "postgres"
 	}
 	api, _, err := rest.New(rest.Config{
-		Store: s.store, CA: s.ca, Issuers: s.issuers, CRLs: s.crls, Tokens: s.tokens, Sync: s.watcher.Sync, Now: s.clock.Now,
+		Store: s.store, CA: s.ca, Issuers: s.issuers, CRLs: s.crls, Tokens: s.tokens, Sync: s.watcher.Sync, Now: s.clock.Now, Clock: s.clock, Age: s.watcher.Age,
 		Server: rest.Server{Version: s.Version, PublicURL: s.PublicURL, Store: kind, Started: s.started.Truncate(time.Second)},
 		Logger: s.log,
 	})
