@@ -47,25 +47,43 @@ func (l *listenerCert) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return nil, errors.New("the server has no certificate of its own yet")
 }
 
+// by returns the key that certifies the listeners: an issuing CA's if it may issue, else a root's. When the issuing CA is
+// revoked, or has ended, the server must still start and take revocations. It is nil when no CA may issue any more.
+func (l *listenerCert) by() *issuer.Key {
+	var root *issuer.Key
+	for _, i := range l.issuers.Current().Issuers {
+		switch k := i.Current; {
+		case !usableAt(k, l.now()):
+		case !i.Root:
+			return k
+		case root == nil:
+			root = k
+		}
+	}
+	return root
+}
+
 // renew issues a certificate if there is none, if it is due, or if its issuer is no longer the one that signs.
 func (l *listenerCert) renew(ctx context.Context) error {
-	i, err := l.issuers.Current().Issuer("")
-	if err != nil {
-		return err
+	by := l.by()
+	if by == nil {
+		// CRLs and OCSP answers are served in the clear, and go on.
+		l.log.Error("no CA may certify the HTTPS listeners any more: each has ended or is revoked")
+		return nil
 	}
-	if c := l.current.Load(); c != nil && !due(l.now(), c.Leaf.NotBefore, c.Leaf.NotAfter) && string(c.Leaf.RawIssuer) == string(i.Current.Certificate.RawSubject) {
+	if c := l.current.Load(); c != nil && !due(l.now(), c.Leaf.NotBefore, c.Leaf.NotAfter) && string(c.Leaf.RawIssuer) == string(by.Certificate.RawSubject) {
 		return nil
 	}
 	key, err := keys.Generate(keys.P256)
 	if err != nil {
 		return err
 	}
-	c, err := l.ca.IssueInternal(ctx, ca.InternalRequest{Profile: ca.ProfileHTTPS, Key: i.Current, PublicKey: key.Public(), Names: l.names})
+	c, err := l.ca.IssueInternal(ctx, ca.InternalRequest{Profile: ca.ProfileHTTPS, Key: by, PublicKey: key.Public(), Names: l.names})
 	if err != nil {
 		return fmt.Errorf("issuing the server's own certificate: %w", err)
 	}
 	next := &tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key, Leaf: c}
-	for _, above := range i.Current.Chain() {
+	for _, above := range by.Chain() {
 		if string(above.RawSubject) != string(above.RawIssuer) {
 			next.Certificate = append(next.Certificate, above.Raw)
 		}
