@@ -54,6 +54,7 @@ func newServeCommand(env *environment) *cobra.Command {
 	var f settings
 	var http, https, mtls, publicURL, logFormat, logLevel, name, algorithm string
 	var names []string
+	var confirmClock bool
 	cmd := &cobra.Command{
 		Use: "serve", GroupID: groupServer, Short: "Start the server",
 		Long: `Start the server. The first start makes everything in the data folder: the embedded store, a root and an issuing CA,
@@ -91,7 +92,7 @@ their defaults. docs/configuration.md lists them all.`,
 			}
 			hardenProcess()
 			tuneCollector(env)
-			s, err := server.New(cmd.Context(), cfg, server.Options{Version: readBuild().Version, Log: logger(env.err, cfg.Log)})
+			s, err := server.New(cmd.Context(), cfg, server.Options{Version: readBuild().Version, Log: logger(env.err, cfg.Log), ConfirmClock: confirmClock})
 			if err != nil {
 				return err
 			}
@@ -107,6 +108,7 @@ their defaults. docs/configuration.md lists them all.`,
 	cmd.Flags().StringArrayVar(&names, "name", nil, "another host name or IP address for the server's own certificate (repeatable)")
 	cmd.Flags().StringVar(&name, "organization", "", "first start: organization in the CA certificates (default Certwright)")
 	cmd.Flags().StringVar(&algorithm, "ca-key-type", "", "first start: p-256, p-384, p-521, rsa-2048, rsa-3072, rsa-4096 or ed25519 (default p-256)")
+	cmd.Flags().BoolVar(&confirmClock, "confirm-clock", false, "the clock is right, though the newest record in the store is over 30 days old")
 	cmd.Flags().StringVar(&logFormat, "log-format", "", "text or json (default text)")
 	cmd.Flags().StringVar(&logLevel, "log-level", "", "debug, info, warn or error (default info)")
 	return cmd

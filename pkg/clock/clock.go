@@ -13,6 +13,9 @@ import (
 const (
 	MaxBehind = 5 * time.Minute // behind the newest record of the store
 	MaxAhead  = time.Hour       // ahead of where it should be by the machine's own count since the process began
+	// MaxGap is how long after the newest record a process may begin without a person's word that the clock is right. A
+	// server may be off for a holiday; a clock that is years ahead must not become the mark that right ones are held against.
+	MaxGap = 30 * 24 * time.Hour
 )
 
 // Guard compares the wall clock with what it knows of time: the newest record in the store, which may come from
@@ -26,6 +29,8 @@ type Guard struct {
 	newest  time.Time     // guarded by mu
 	wall    time.Time     // guarded by mu: what the wall clock said ...
 	counted time.Duration // guarded by mu: ... when the machine's count stood here
+
+	confirmed bool // guarded by mu: a person says that the clock is right, or the first record was near enough
 }
 
 // New returns a guard that trusts the clock as it is now: starting the process is how a person confirms it. A nil now
@@ -38,6 +43,13 @@ func New(now func() time.Time, elapsed func() time.Duration) *Guard {
 		elapsed = sinceBoot
 	}
 	return &Guard{now: now, elapsed: elapsed, wall: now(), counted: elapsed()}
+}
+
+// Confirm says that a person has looked at the clock and found it right, however long ago the newest record is.
+func (g *Guard) Confirm() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.confirmed = true
 }
 
 // Now returns the wall clock's time in UTC, without the monotonic reading.
@@ -82,6 +94,14 @@ func (g *Guard) Check() (time.Time, error) {
 		return time.Time{}, fault.New(fault.Unavailable, "the server's clock jumped ahead by %s while it ran; nothing is signed until that is confirmed", ahead.Round(time.Second)).
 			WithHint("if the clock is right now, restart the server to confirm it; else set it back").
 			WithRetryAfter(time.Minute)
+	}
+	if gap := now.Sub(g.newest); !g.confirmed && !g.newest.IsZero() {
+		if gap > MaxGap {
+			return time.Time{}, fault.New(fault.Unavailable, "the newest record in the store is %d days old: is the server's clock ahead? Nothing is signed until that is confirmed", int(gap.Hours()/24)).
+				WithHint("set the clock, or if it is right, start the server with --confirm-clock").
+				WithRetryAfter(time.Minute)
+		}
+		g.confirmed = true // it began near enough; from now on the machine's count tells
 	}
 	if now.Before(g.newest) {
 		return g.newest, nil

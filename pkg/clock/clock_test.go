@@ -14,6 +14,7 @@ func TestGuard(t *testing.T) {
 		name    string
 		wall    time.Duration // how far the wall clock moved since the guard began
 		elapsed time.Duration // how far the machine's count did
+		confirm bool
 		newest  time.Duration // the newest record, relative to the start
 		refused bool
 		want    time.Duration
@@ -23,6 +24,9 @@ func TestGuard(t *testing.T) {
 		{name: "far behind the newest record", wall: 0, elapsed: time.Minute, newest: 6 * time.Minute, refused: true},
 		{name: "set back below the start", wall: -time.Hour, elapsed: time.Minute, newest: 0, refused: true},
 		{name: "set ahead by minutes", wall: 50 * time.Minute, elapsed: time.Minute, want: 50 * time.Minute},
+		{name: "off for a holiday", newest: -20 * 24 * time.Hour},
+		{name: "newest record years ago", newest: -3 * 365 * 24 * time.Hour, refused: true},
+		{name: "newest record years ago, confirmed", newest: -3 * 365 * 24 * time.Hour, confirm: true},
 		{name: "set ahead by hours", wall: 3 * time.Hour, elapsed: time.Minute, refused: true},
 	}
 	for _, tt := range tests {
@@ -30,7 +34,10 @@ func TestGuard(t *testing.T) {
 			wall, count := start, time.Duration(0)
 			g := clock.New(func() time.Time { return wall }, func() time.Duration { return count })
 			g.Saw(start.Add(tt.newest))
-			g.Saw(start.Add(-time.Hour)) // older ones change nothing
+			if tt.confirm {
+				g.Confirm()
+			}
+			g.Saw(start.Add(tt.newest - time.Hour)) // older ones change nothing
 			wall, count = start.Add(tt.wall), tt.elapsed
 			got, err := g.Check()
 			if refused := err != nil; refused != tt.refused {

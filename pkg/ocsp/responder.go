@@ -237,6 +237,13 @@ func (r *Responder) respond(ctx context.Context, request []byte) Answer {
 	if len(req.CertIDs) == 1 && req.Nonce == nil {
 		return r.kept(ctx, key, req)
 	}
+	return r.alone(ctx, key, req)
+}
+
+// alone makes an answer for this one request. Nobody waits longer than makeTimeout for it.
+func (r *Responder) alone(ctx context.Context, key *issuer.Key, req *Request) Answer {
+	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
+	defer cancel()
 	return r.fresh(ctx, key, req, r.unchanged(key, req))
 }
 
@@ -285,7 +292,7 @@ func (r *Responder) kept(ctx context.Context, key *issuer.Key, req *Request) Ans
 			return f.answer
 		}
 		// Never issued, as far as the one who asked first was told; it may have been since.
-		return r.fresh(ctx, key, req, r.unchanged(key, req))
+		return r.alone(ctx, key, req)
 	}
 	defer shard.end(name, f)
 	// The others must not fail because this client went away.

@@ -24,6 +24,9 @@ import (
 // renewCheck is how often own certificates are looked at.
 const renewCheck = time.Minute
 
+// renewCheckSoon is how often they are looked at when the start could not make them.
+const renewCheckSoon = 5 * time.Second
+
 // due reports whether a certificate should be renewed: two thirds of its life have passed.
 func due(now, notBefore, notAfter time.Time) bool {
 	return now.After(notBefore.Add(notAfter.Sub(notBefore) * 2 / 3))

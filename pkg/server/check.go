@@ -91,6 +91,11 @@ func loopbackFinding() store.Finding {
 }
 
 func checkFolder(cfg *config.Config) (found []store.Finding) {
+	if path := cfg.Key.PassphraseFile; path != "" {
+		if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
+			found = append(found, store.Finding{Serious: true, What: fmt.Sprintf("the passphrase file %s can be read by others (mode %04o)", path, info.Mode().Perm()), Mend: "chmod 0600 " + path})
+		}
+	}
 	if phrase, err := passphrase(cfg.Key); err != nil {
 		found = append(found, store.Finding{Serious: true, What: "the passphrase cannot be read: " + err.Error(), Mend: "mend key.passphrase_file"})
 	} else if phrase == nil && cfg.Key.Credential == "" {

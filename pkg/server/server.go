@@ -24,6 +24,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/net/netutil"
 
 	"github.com/certwright/certwright/pkg/auth"
 	"github.com/certwright/certwright/pkg/ca"
@@ -45,12 +46,18 @@ import (
 // shutdownWait is how long requests in progress may take to end. Container runtimes kill after 10 seconds.
 const shutdownWait = 8 * time.Second
 
+// maxConns bounds the connections of each listener, so that idle ones of one cannot take the descriptors that the others and
+// the database need. What is beyond waits in the system's queue.
+var maxConns = map[string]int{"http": 4096, "https": 1024, "mtls": 1024}
+
 // Options are what a Server takes besides its settings.
 type Options struct {
 	Version string
 	Log     *slog.Logger     // nil discards
 	Now     func() time.Time // nil means time.Now
 	Random  io.Reader        // of serial numbers; nil means crypto/rand
+	// ConfirmClock is a person's word that the clock is right, however old the newest record in the store is.
+	ConfirmClock bool
 }
 
 // Server is a server whose listeners are open. Close or Run ends it.
@@ -98,6 +105,9 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Server, err erro
 	}
 	s := &Server{Version: o.Version, cfg: cfg, log: o.Log, clock: clock.New(o.Now, nil)}
 	s.started = s.clock.Now()
+	if o.ConfirmClock {
+		s.clock.Confirm()
+	}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -132,7 +142,7 @@ func (s *Server) listen() error {
 			return "", fault.Wrap(fault.Conflict, err, "listening on %s for %s", addr, name).
 				WithHint("is another server running? Choose another address with --%s", name)
 		}
-		s.serving = append(s.serving, &listening{name: name, l: l, tls: isTLS})
+		s.serving = append(s.serving, &listening{name: name, l: netutil.LimitListener(l, maxConns[name]), tls: isTLS})
 		host, _, err := net.SplitHostPort(addr)
 		if err != nil {
 			return "", err
@@ -195,6 +205,9 @@ func storeName(cfg *config.Config) string {
 func (s *Server) names() (all, reserved []string) {
 	add := func(name string) {
 		name = strings.ToLower(strings.Trim(name, "[]"))
+		if ip, err := netip.ParseAddr(name); err == nil {
+			name = ip.String()
+		}
 		if name == "" || slices.Contains(all, name) {
 			return
 		}
@@ -267,12 +280,9 @@ func (s *Server) build(ctx context.Context, kek *keys.KEK, o Options) (err error
 	if err := s.watcher.Sync(ctx); err != nil {
 		return err
 	}
-	if err := s.own.renew(ctx); err != nil {
-		return err
-	}
-	if err := s.signers.renewAll(ctx); err != nil {
-		return err
-	}
+	// What cannot be signed now, because of the clock or the store, is tried again while the server runs: CRLs, the start page
+	// and OCSP answers that need nothing new are served meanwhile, and readyz says what is missing.
+	s.renewOwn(ctx)
 	return s.handlers()
 }
 
@@ -372,6 +382,7 @@ func (s *Server) handlers() error {
 		switch l.name {
 		case "http":
 			l.server.Handler = pages(false)
+			l.server.IdleTimeout = 30 * time.Second
 		case "https":
 			r := pages(true)
 			r.Mount(rest.Root, api)
@@ -445,7 +456,11 @@ func (s *Server) Run(ctx context.Context) error {
 // maintain renews the server's own certificates and leaves a checkpoint of the audit chain in the log: whoever collects
 // logs elsewhere can later prove that nothing before it was changed.
 func (s *Server) maintain(ctx context.Context) {
-	tick := time.NewTicker(renewCheck)
+	every := renewCheck
+	if s.own.current.Load() == nil {
+		every = renewCheckSoon
+	}
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	var logged int64 = -1
 	for {
@@ -458,12 +473,17 @@ func (s *Server) maintain(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if err := s.own.renew(ctx); err != nil {
-			s.log.Error("renewing the server's own certificate", "err", err)
-		}
-		if err := s.signers.renewAll(ctx); err != nil {
-			s.log.Error("renewing OCSP responder certificates", "err", err)
-		}
+		s.renewOwn(ctx)
+	}
+}
+
+// renewOwn renews what of the server's own certificates is due.
+func (s *Server) renewOwn(ctx context.Context) {
+	if err := s.own.renew(ctx); err != nil {
+		s.log.Error("the server's own certificate cannot be renewed", "err", err)
+	}
+	if err := s.signers.renewAll(ctx); err != nil {
+		s.log.Error("OCSP responder certificates cannot be renewed", "err", err)
 	}
 }
 
