@@ -454,6 +454,13 @@ func (w *crlWatch) number(keyID string) *big.Int {
 	return new(big.Int)
 }
 
+// fetched returns how many CRLs have been looked at.
+func (w *crlWatch) fetched() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.seen
+}
+
 // follow fetches the CRLs of the servers again and again until the test ends or stop is called.
 func (w *crlWatch) follow(t *testing.T, keyIDs []string, servers ...*Server) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())

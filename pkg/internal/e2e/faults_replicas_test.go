@@ -43,7 +43,7 @@ func TestKillReplica(t *testing.T) {
 		for _, s := range []*Server{a, b} {
 			book.verify(t, s, watch, crlSoon)
 		}
-		t.Logf("the lease moved after %s; %d connections broke, %d answers of 503; %d CRLs fetched", took, load.broken.Load(), load.away.Load(), watch.seen)
+		t.Logf("the lease moved after %s; %d connections broke, %d answers of 503; %d CRLs fetched", took, load.broken.Load(), load.away.Load(), watch.fetched())
 		if load.away.Load() > 0 {
 			t.Errorf("%d answers of 503, though the database was there", load.away.Load())
 		}
