@@ -106,7 +106,7 @@ func checkSchema(ctx context.Context, conn *pgxpool.Conn, f *findings) error {
 		return err
 	}
 	if err := judgeSchema(have, dirty, want); err != nil {
-		f.serious(err.Error()+".", "certwright migrate")
+		f.serious(err.Error()+".", "certwright store migrate")
 	}
 	rows, err := conn.Query(ctx, `
 		SELECT i.indexrelid::regclass::text
@@ -227,7 +227,7 @@ func checkPartitions(ctx context.Context, conn *pgxpool.Conn, f *findings) error
 	}
 	if missing > 0 {
 		f.advice(fmt.Sprintf("%d of the next %d months have no partition of the certificate table; what ends in them goes to the default one.", missing, to-from+1),
-			"upgrade certwright and run: certwright migrate")
+			"upgrade certwright and run: certwright store migrate")
 	}
 	if inDefault > 0 {
 		f.advice(fmt.Sprintf("%d certificates that end within %d years are in the default partition and cannot be dropped with their year.", inDefault, partitionYears),

@@ -85,7 +85,7 @@ func migrateFrom(ctx context.Context, dsn string, files fs.FS, lockTimeout time.
 	c.RuntimeParams["idle_in_transaction_session_timeout"] = "0"
 	c.RuntimeParams["synchronous_commit"] = "on"
 	c.RuntimeParams["TimeZone"] = "UTC"
-	c.RuntimeParams["application_name"] = "certwright migrate"
+	c.RuntimeParams["application_name"] = "certwright store migrate"
 	db := stdlib.OpenDB(*c)
 	defer db.Close()
 	if err := db.PingContext(ctx); err != nil {
@@ -136,7 +136,7 @@ func migrateFrom(ctx context.Context, dsn string, files fs.FS, lockTimeout time.
 	to, dirty, err := Version(context.WithoutCancel(ctx), dsn)
 	if err == nil && to < latest {
 		err = fault.Wrap(fault.Unavailable, ctx.Err(), "the migration was stopped at version %d of %d", to, latest).
-			WithHint("run: certwright migrate")
+			WithHint("run: certwright store migrate")
 	}
 	if err == nil {
 		err = judgeSchema(to, dirty, to)
@@ -151,12 +151,12 @@ func afterFailure(ctx context.Context, dsn string, from uint, cause error) (uint
 	failed, _, err := Version(ctx, dsn)
 	if err != nil {
 		return from, from, fault.Wrap(fault.Unavailable, errors.Join(cause, err), "migrating the database failed, and it cannot be reached any more").
-			WithHint("when the database is back, run: certwright migrate; it begins by mending what was broken off")
+			WithHint("when the database is back, run: certwright store migrate; it begins by mending what was broken off")
 	}
 	to, err := mendAlone(ctx, dsn)
 	if err != nil {
 		return from, from, fault.Wrap(fault.Conflict, errors.Join(cause, err, store.ErrSchemaDirty), "migration %d of the database was broken off", failed).
-			WithHint("run: certwright migrate; it begins by mending what was broken off")
+			WithHint("run: certwright store migrate; it begins by mending what was broken off")
 	}
 	return from, to, migrateFault(cause, fmt.Sprintf("migration %d of the database failed; nothing of it was kept, the schema has version %d", failed, to))
 }
@@ -170,16 +170,16 @@ func migrateFault(err error, what string) error {
 	switch {
 	case isCode(inner, codeLockTimeout):
 		return fault.Wrap(fault.Unavailable, err, "%s: another process holds a lock on it", what).
-			WithHint("wait until the other migration or backup has ended, then run: certwright migrate").WithRetryAfter(retryAfter)
+			WithHint("wait until the other migration or backup has ended, then run: certwright store migrate").WithRetryAfter(retryAfter)
 	case isCode(inner, "42501"):
 		return fault.Wrap(fault.Forbidden, err, "%s: the user may not do that", what).
-			WithHint("run certwright migrate as the user that owns the database")
+			WithHint("run certwright store migrate as the user that owns the database")
 	case connectionLost(inner):
 		return fault.Wrap(fault.Unavailable, err, "%s: the connection was lost", what).
-			WithHint("when the database is back, run: certwright migrate").WithRetryAfter(retryAfter)
+			WithHint("when the database is back, run: certwright store migrate").WithRetryAfter(retryAfter)
 	}
 	return fault.Wrap(fault.Conflict, err, "%s", what).
-		WithHint("the servers of the release before can go on; when the cause is mended, run: certwright migrate")
+		WithHint("the servers of the release before can go on; when the cause is mended, run: certwright store migrate")
 }
 
 // mendAlone is mend on a connection of its own.

@@ -84,7 +84,7 @@ func TestMigrateFails(t *testing.T) {
 	for range 2 {
 		_, to, err := postgres.MigrateFrom(t.Context(), dsn, bad, time.Second)
 		e, ok := errors.AsType[*fault.Error](err)
-		if !ok || to != 1 || !strings.Contains(e.Detail, "migration 9001") || !strings.Contains(e.Error(), "division by zero") || !strings.Contains(e.Hint, "certwright migrate") {
+		if !ok || to != 1 || !strings.Contains(e.Detail, "migration 9001") || !strings.Contains(e.Error(), "division by zero") || !strings.Contains(e.Hint, "certwright store migrate") {
 			t.Fatalf("Migrate = %d, %v", to, err)
 		}
 		wantVersion(t, dsn, 1, false)

@@ -223,13 +223,13 @@ func judgeSchema(have uint, dirty bool, want uint) error {
 	switch {
 	case dirty:
 		return fault.Wrap(fault.Conflict, store.ErrSchemaDirty, "migration %d of the database was broken off", have).
-			WithHint("run: certwright migrate")
+			WithHint("run: certwright store migrate")
 	case have == 0:
 		return fault.Wrap(fault.Conflict, store.ErrSchemaOld, "the database has no Certwright schema").
-			WithHint("run: certwright migrate")
+			WithHint("run: certwright store migrate")
 	case have < want:
 		return fault.Wrap(fault.Conflict, store.ErrSchemaOld, "the database has schema version %d, this program needs %d", have, want).
-			WithHint("run: certwright migrate")
+			WithHint("run: certwright store migrate")
 	case have > want:
 		return fault.Wrap(fault.Conflict, store.ErrSchemaNew, "the database has schema version %d, this program knows %d", have, want).
 			WithHint("run the newer certwright that migrated it, or restore a backup from before")

@@ -64,7 +64,7 @@ func (s *Store) Check(ctx context.Context) ([]store.Finding, error) {
 		return nil, s.asFault(ctx, err, "checking the schema version")
 	}
 	if dirty {
-		add(true, "certwright migrate", "A migration was cut off after version %d.", have)
+		add(true, "certwright store migrate", "A migration was cut off after version %d.", have)
 	}
 
 	// Each query counts rows that contradict each other.

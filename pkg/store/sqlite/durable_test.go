@@ -421,7 +421,7 @@ func TestMigrationFails(t *testing.T) {
 	} {
 		_, to, err := sqlite.MigrateFS(t.Context(), path, files(bad))
 		f, ok := errors.AsType[*fault.Error](err)
-		if !ok || to != 1 || !strings.Contains(f.Detail, "migration 2") || !strings.Contains(f.Hint, "certwright migrate") {
+		if !ok || to != 1 || !strings.Contains(f.Detail, "migration 2") || !strings.Contains(f.Hint, "certwright store migrate") {
 			t.Errorf("%s: Migrate = %d, %#v; want 1 and what to do", name, to, err)
 		}
 		if v, dirty, err := sqlite.Version(t.Context(), path); v != 1 || dirty || err != nil {

@@ -21,7 +21,7 @@ import (
 const folder = "sqlite"
 
 func errNoSchema() error {
-	return fault.Wrap(fault.Conflict, store.ErrSchemaOld, "the database has no Certwright schema").WithHint("run: certwright migrate")
+	return fault.Wrap(fault.Conflict, store.ErrSchemaOld, "the database has no Certwright schema").WithHint("run: certwright store migrate")
 }
 
 // Migrate makes the database if there is none, brings its schema to this program's version, and returns the versions
@@ -80,7 +80,7 @@ func migrateFS(ctx context.Context, path string, files fs.FS) (from, to uint, er
 	}
 	for done < latest {
 		if err := ctx.Err(); err != nil {
-			return from, done, fault.Wrap(fault.Unavailable, err, "the migration was cancelled after version %d", done).WithHint("run: certwright migrate")
+			return from, done, fault.Wrap(fault.Unavailable, err, "the migration was cancelled after version %d", done).WithHint("run: certwright store migrate")
 		}
 		stepErr := m.Steps(1)
 		now, err := took(ctx, db)
@@ -97,7 +97,7 @@ func migrateFS(ctx context.Context, path string, files fs.FS) (from, to uint, er
 			if fault.Is(classify(stepErr, path, ""), fault.Unavailable) {
 				f = fault.Wrap(fault.Unavailable, failed, "migration %d of the database failed; its schema is version %d as before", done+1, now)
 			}
-			return from, now, f.WithHint("nothing was changed; remove the cause that the log names and run: certwright migrate")
+			return from, now, f.WithHint("nothing was changed; remove the cause that the log names and run: certwright store migrate")
 		}
 		done = now
 	}
@@ -168,11 +168,11 @@ func checkSchema(ctx context.Context, q querier) error {
 	case err != nil:
 		return err
 	case dirty:
-		return fault.Wrap(fault.Conflict, store.ErrSchemaDirty, "a migration of the database was cut off after version %d", have).WithHint("run: certwright migrate")
+		return fault.Wrap(fault.Conflict, store.ErrSchemaDirty, "a migration of the database was cut off after version %d", have).WithHint("run: certwright store migrate")
 	case have == 0:
 		return errNoSchema()
 	case have < want:
-		return fault.Wrap(fault.Conflict, store.ErrSchemaOld, "the database has schema version %d, this program needs %d", have, want).WithHint("run: certwright migrate")
+		return fault.Wrap(fault.Conflict, store.ErrSchemaOld, "the database has schema version %d, this program needs %d", have, want).WithHint("run: certwright store migrate")
 	case have > want:
 		return errNewer(have, want)
 	}
