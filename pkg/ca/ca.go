@@ -28,6 +28,7 @@ import (
 	"github.com/certwright/certwright/pkg/der"
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/issuer"
+	"github.com/certwright/certwright/pkg/keys"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/profile"
 	"github.com/certwright/certwright/pkg/store"
@@ -198,13 +199,27 @@ func (a *Authority) Issue(ctx context.Context, r Request) (*Issued, error) {
 	if r.CSR == nil {
 		return nil, fault.New(fault.BadRequest, "there is no certificate signing request").WithField("csr")
 	}
-	if err := a.checkKey(r.CSR.SPKIHash); err != nil {
+	if err := a.checkKey(r.CSR.SPKIHash); err != nil && !(p.IsCA() && a.subordinate(r.CSR.SPKIHash)) {
 		return nil, err
 	}
 	if r.action == "" {
 		r.action = audit.ActionIssue
 	}
 	return a.issue(ctx, i.Current, p, r, r.CSR.PublicKey, r.CSR.SPKI, r.CSR.SPKIHash)
+}
+
+// subordinate reports whether a key that is kept for ourselves is that of a CA below ours, which may have a new
+// certificate, and not of one of our own issuers, responders or listeners.
+func (a *Authority) subordinate(hash [32]byte) bool {
+	if !a.policy.Load().blocked[hash].Own {
+		return false
+	}
+	for _, k := range a.cfg.Issuers.Current().Keys() {
+		if keys.SPKIHash(k.Certificate.RawSubjectPublicKeyInfo) == hash {
+			return false
+		}
+	}
+	return true
 }
 
 // checkKey refuses keys that nobody may have a certificate for.

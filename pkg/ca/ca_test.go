@@ -392,6 +392,27 @@ func TestSubordinateCA(t *testing.T) {
 	}
 }
 
+func TestKeysOfSubordinateCAsAreKept(t *testing.T) {
+	b := newBench(t, keys.P256)
+	key := newKey(t)
+	sub := func() error {
+		_, err := b.ca.Issue(t.Context(), ca.Request{Principal: someone, Profile: "sub-ca", Issuer: "root", CSR: request(t, key, "Plant CA")})
+		b.follow()
+		return err
+	}
+	if err := sub(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := b.ca.Issue(t.Context(), ca.Request{Principal: someone, Profile: "server", CSR: request(t, key, "www.example.com")})
+	want(t, err, fault.BadPublicKey, "one of the CA's own")
+	if err := sub(); err != nil {
+		t.Errorf("a new certificate for the same CA: %v", err)
+	}
+	root := b.issuers.Current().Issuers[0].Current
+	_, err = b.ca.Issue(t.Context(), ca.Request{Principal: someone, Profile: "sub-ca", Issuer: "root", CSR: request(t, root.Signer, "Root again")})
+	want(t, err, fault.BadPublicKey, "one of the CA's own")
+}
+
 func TestWrongClockStopsSigning(t *testing.T) {
 	b := newBench(t, keys.P256)
 	guard := clock.New(func() time.Time { return b.now.Add(-10 * time.Minute) }, nil)
