@@ -108,7 +108,7 @@ their defaults. docs/configuration.md lists them all.`,
 	cmd.Flags().StringArrayVar(&names, "name", nil, "another host name or IP address for the server's own certificate (repeatable)")
 	cmd.Flags().StringVar(&name, "organization", "", "first start: organization in the CA certificates (default Certwright)")
 	cmd.Flags().StringVar(&algorithm, "ca-key-type", "", "first start: p-256, p-384, p-521, rsa-2048, rsa-3072, rsa-4096 or ed25519 (default p-256)")
-	cmd.Flags().BoolVar(&confirmClock, "confirm-clock", false, "the clock is right, though the newest record in the store is over 30 days old")
+	cmd.Flags().BoolVar(&confirmClock, "confirm-clock", false, "the clock is right, though the newest record in the store is far from it")
 	cmd.Flags().StringVar(&logFormat, "log-format", "", "text or json (default text)")
 	cmd.Flags().StringVar(&logLevel, "log-level", "", "debug, info, warn or error (default info)")
 	return cmd

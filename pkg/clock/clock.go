@@ -30,7 +30,8 @@ type Guard struct {
 	wall    time.Time     // guarded by mu: what the wall clock said ...
 	counted time.Duration // guarded by mu: ... when the machine's count stood here
 
-	confirmed bool // guarded by mu: a person says that the clock is right, or the first record was near enough
+	trusted   bool // guarded by mu: a person says that the clock is right
+	confirmed bool // guarded by mu: so it is, or the newest record was near enough when the process began
 }
 
 // New returns a guard that trusts the clock as it is now: starting the process is how a person confirms it. A nil now
@@ -45,11 +46,11 @@ func New(now func() time.Time, elapsed func() time.Duration) *Guard {
 	return &Guard{now: now, elapsed: elapsed, wall: now(), counted: elapsed()}
 }
 
-// Confirm says that a person has looked at the clock and found it right, however long ago the newest record is.
+// Confirm says that a person has looked at the clock and found it right, whatever the time of the newest record is.
 func (g *Guard) Confirm() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.confirmed = true
+	g.trusted, g.confirmed = true, true
 }
 
 // Now returns the wall clock's time in UTC, without the monotonic reading.
@@ -85,9 +86,9 @@ func (g *Guard) Check() (time.Time, error) {
 	now, count := g.Now(), g.elapsed()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if behind := g.newest.Sub(now); behind > MaxBehind {
+	if behind := g.newest.Sub(now); behind > MaxBehind && !g.trusted {
 		return time.Time{}, fault.New(fault.Unavailable, "the server's clock is %s behind the newest record in its store; nothing is signed until it is right", behind.Round(time.Second)).
-			WithHint("set the clock (timedatectl, chrony); if the newest record's time is wrong, wait until the clock has passed %s", g.newest.Format(time.RFC3339)).
+			WithHint("set the clock (timedatectl, chrony); if it is the newest record, of %s, that is wrong, start the server with --confirm-clock", g.newest.Format(time.RFC3339)).
 			WithRetryAfter(time.Minute)
 	}
 	if ahead := now.Sub(g.wall) - (count - g.counted); ahead > MaxAhead {
@@ -103,7 +104,7 @@ func (g *Guard) Check() (time.Time, error) {
 		}
 		g.confirmed = true // it began near enough; from now on the machine's count tells
 	}
-	if now.Before(g.newest) {
+	if now.Before(g.newest) && !g.trusted {
 		return g.newest, nil
 	}
 	return now, nil

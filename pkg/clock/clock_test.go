@@ -27,6 +27,7 @@ func TestGuard(t *testing.T) {
 		{name: "off for a holiday", newest: -20 * 24 * time.Hour},
 		{name: "newest record years ago", newest: -3 * 365 * 24 * time.Hour, refused: true},
 		{name: "newest record years ago, confirmed", newest: -3 * 365 * 24 * time.Hour, confirm: true},
+		{name: "newest record in the future, confirmed", newest: 365 * 24 * time.Hour, confirm: true},
 		{name: "set ahead by hours", wall: 3 * time.Hour, elapsed: time.Minute, refused: true},
 	}
 	for _, tt := range tests {

@@ -144,6 +144,20 @@ func (d *delegates) renewAll(ctx context.Context) error {
 	return first
 }
 
+// missing returns the name of an issuer for whose key nobody can sign OCSP answers now, empty if there is none.
+func (d *delegates) missing() string {
+	for _, key := range d.issuers.Current().Keys() {
+		v, ok := d.known.Load(key.ID)
+		if !ok {
+			return key.Issuer.Name
+		}
+		if end := v.(*delegate).NotAfter; !end.IsZero() && d.now().After(end) {
+			return key.Issuer.Name
+		}
+	}
+	return ""
+}
+
 func usableAt(key *issuer.Key, now time.Time) bool {
 	return key.Revocation == nil && !now.After(key.Certificate.NotAfter)
 }

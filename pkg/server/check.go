@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/certwright/certwright/pkg/clock"
@@ -33,15 +34,25 @@ func CheckStore(ctx context.Context, cfg config.Config) ([]store.Finding, error)
 	return s.Check(ctx)
 }
 
+// storeExists refuses a data folder that has no embedded store, where one is meant: looking must not make one.
+func storeExists(cfg *config.Config) error {
+	if cfg.Database != "" {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(cfg.Data, storeFile)); errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.NotFound, "there is no store in %s", cfg.Data).
+			WithHint("«certwright serve» makes one; name another folder with --data")
+	}
+	return nil
+}
+
 // openExisting opens a store that is there, as it is, to be read: the embedded one also beside a server that has it.
 func openExisting(ctx context.Context, cfg *config.Config) (store.Store, error) {
 	if cfg.Database == "" {
-		path := filepath.Join(cfg.Data, storeFile)
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			return nil, fault.New(fault.NotFound, "there is no store in %s", cfg.Data).
-				WithHint("«certwright serve» makes one; name another folder with --data")
+		if err := storeExists(cfg); err != nil {
+			return nil, err
 		}
-		return asStore(sqlite.Open(ctx, sqlite.Config{Path: path, ReadOnly: true}))
+		return asStore(sqlite.Open(ctx, sqlite.Config{Path: filepath.Join(cfg.Data, storeFile), ReadOnly: true}))
 	}
 	asIs := *cfg
 	no := false
@@ -62,9 +73,6 @@ func Check(ctx context.Context, cfg config.Config) ([]store.Finding, error) {
 		return nil, err
 	}
 	findings = append(findings, checkFolder(&cfg)...)
-	if cfg.PublicURL == "" || config.Loopback(cfg.PublicURL) {
-		findings = append(findings, loopbackFinding())
-	}
 	more, err := checkIssuers(ctx, &cfg, s)
 	if err != nil {
 		return nil, err
@@ -81,6 +89,11 @@ func Check(ctx context.Context, cfg config.Config) ([]store.Finding, error) {
 		return 1
 	})
 	return findings, nil
+}
+
+// addresses returns where an issuer's certificate sends verifiers.
+func addresses(k *issuer.Key) []string {
+	return append(slices.Clone(k.Certificate.CRLDistributionPoints), k.Certificate.OCSPServer...)
 }
 
 func loopbackFinding() store.Finding {
@@ -147,6 +160,14 @@ func checkIssuers(ctx context.Context, cfg *config.Config, s store.Store) (found
 	if behind := head.NewestTime.Sub(now); behind > clock.MaxBehind {
 		found = append(found, store.Finding{Serious: true, What: fmt.Sprintf("the clock is %s behind the newest record in the store", behind.Round(time.Second)), Mend: "set the clock"})
 	}
+	// The setting may be a flag of the server's that this command does not have; what the certificates say tells as well.
+	loopback := cfg.PublicURL != "" && config.Loopback(cfg.PublicURL)
+	for _, k := range set.Current().Keys() {
+		loopback = loopback || slices.ContainsFunc(addresses(k), config.Loopback)
+	}
+	if loopback {
+		found = append(found, loopbackFinding())
+	}
 	for _, k := range set.Current().Keys() {
 		found = append(found, checkKey(ctx, cfg, s, k, now)...)
 	}
@@ -168,8 +189,8 @@ func checkKey(ctx context.Context, cfg *config.Config, s store.Store, k *issuer.
 		found = append(found, store.Finding{What: fmt.Sprintf("issuer %s has an Ed25519 key, which Chromium, NSS and S/MIME programs do not accept", name), Mend: "use P-256 where such programs are relying parties"})
 	}
 	if cfg.PublicURL != "" && !k.SelfSigned() {
-		for _, u := range append(slices.Clone(c.CRLDistributionPoints), c.OCSPServer...) {
-			if len(u) < len(cfg.PublicURL) || u[:len(cfg.PublicURL)] != cfg.PublicURL {
+		for _, u := range addresses(k) {
+			if !strings.HasPrefix(u, cfg.PublicURL+"/") {
 				found = append(found, store.Finding{
 					What: fmt.Sprintf("the certificate of issuer %s names the address %s, and the public URL is %s", name, u, cfg.PublicURL),
 					Mend: "keep the old address working, or set the CA up again with the right public URL while nothing depends on it",

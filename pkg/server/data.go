@@ -50,8 +50,11 @@ func prepareData(dir string) error {
 		if entries, err := os.ReadDir(dir); err == nil && len(entries) == 0 {
 			return os.Chmod(dir, 0o700)
 		}
-		return fault.New(fault.Conflict, "the data folder %s is open to others (mode %04o)", dir, mode).
-			WithHint("chmod 0700 %s", dir)
+		open := fault.New(fault.Conflict, "the data folder %s is open to others (mode %04o)", dir, mode)
+		if _, err := os.Lstat(filepath.Join(dir, storeFile)); err == nil {
+			return open.WithHint("chmod 0700 %s", dir)
+		}
+		return open.WithHint("name a folder of its own, as in %s", filepath.Join(dir, "certwright"))
 	}
 	return nil
 }

@@ -74,10 +74,10 @@ func (w *statusWriter) Write(b []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// secure adds what every answer over TLS carries.
+// secure adds what every answer over TLS carries. Strict-Transport-Security is not among it: it holds for a host, not a
+// port, and CRLs and the root certificate of the same host are fetched over plain HTTP.
 func secure(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Strict-Transport-Security", "max-age=31536000")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		next.ServeHTTP(w, r)
 	})
@@ -152,6 +152,9 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	}
 	if s.own.current.Load() == nil {
 		fail("keys", "the server has no certificate of its own")
+	}
+	if name := s.signers.missing(); name != "" {
+		fail("keys", "issuer %s has no OCSP responder in force", name)
 	}
 	for _, k := range s.issuers.Current().Keys() {
 		switch l, ok := s.crls.Latest(k.KeyID); {

@@ -91,7 +91,7 @@ func openKEK(cfg *config.Config, described []byte) (*keys.KEK, error) {
 	}
 	if errors.Is(err, keys.ErrWrongKEK) {
 		return nil, fault.Wrap(fault.Conflict, err, "this is not the key that the store's private keys are sealed with").
-			WithHint("use the key file or passphrase of the replica that set the store up")
+			WithHint("use the key file or passphrase of the replica that set the store up, or the one that «certwright key rewrap» changed it to")
 	}
 	if err != nil {
 		return nil, fault.Wrap(fault.Conflict, err, "opening the key-encryption key")
@@ -119,7 +119,12 @@ func describeKEK(kek *keys.KEK) ([]byte, error) {
 //
 // A key-encryption key that has leaked is not cured by this: whoever has it and an old backup has the private keys.
 func Rewrap(ctx context.Context, cfg config.Config, to config.Key) (int, error) {
-	s, err := openStore(ctx, &cfg, nil, 0)
+	if err := storeExists(&cfg); err != nil {
+		return 0, err
+	}
+	asIs, no := cfg, false
+	asIs.Migrate = &no
+	s, err := openStore(ctx, &asIs, nil, 0)
 	if err != nil {
 		return 0, err
 	}

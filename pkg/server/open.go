@@ -24,10 +24,10 @@ func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger, wait t
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	if err := prepareData(cfg.Data); err != nil {
-		return nil, err
-	}
 	if cfg.Database == "" {
+		if err := prepareData(cfg.Data); err != nil {
+			return nil, err
+		}
 		path := filepath.Join(cfg.Data, storeFile)
 		if *cfg.Migrate {
 			if _, _, err := sqlite.Migrate(ctx, path); err != nil {

@@ -47,7 +47,7 @@ func (s *Server) describe(tls bool) web.StartPage {
 			cert.Role = web.RoleRoot
 		}
 		if !k.SelfSigned() && k.Parent != nil {
-			cert.IssuedBy = k.Parent.Issuer.Name
+			cert.IssuedBy = c.Issuer.String()
 		}
 		if k.Revocation != nil {
 			cert.Revoked = k.Revocation.RevokedAt

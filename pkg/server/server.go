@@ -116,6 +116,9 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Server, err erro
 	if err := s.listen(); err != nil {
 		return nil, err
 	}
+	if err := prepareData(s.cfg.Data); err != nil {
+		return nil, err
+	}
 	if s.store, err = openStore(ctx, &s.cfg, s.log, storeWait); err != nil {
 		return nil, err
 	}
