@@ -53,6 +53,11 @@ type Config struct {
 	// replicas, or a database role that may not change the schema, set false and run "certwright store migrate".
 	Migrate *bool `yaml:"migrate"`
 
+	// WeakKeys is a file that lists public keys which are refused, such as those that Debian's OpenSSL of 2008 made: a line for
+	// each, in hexadecimal: SHA-256 of the SubjectPublicKeyInfo, SHA-1 of it or of openssl's «Modulus=» line, or the 20 digits
+	// of openssl-blacklist. Default: none. Example: /etc/certwright/weak-keys
+	WeakKeys string `yaml:"weak_keys"`
+
 	Key  Key  `yaml:"key"`
 	Init Init `yaml:"init"`
 	CRL  CRL  `yaml:"crl"`

@@ -31,6 +31,7 @@ import (
 	"github.com/certwright/certwright/pkg/clock"
 	"github.com/certwright/certwright/pkg/config"
 	"github.com/certwright/certwright/pkg/crl"
+	"github.com/certwright/certwright/pkg/csr"
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/issuer"
 	"github.com/certwright/certwright/pkg/keys"
@@ -353,8 +354,13 @@ func (s *Server) handlers() error {
 	if s.cfg.Database != "" {
 		kind = "postgres"
 	}
+	rules, err := keyRules(s.cfg.WeakKeys)
+	if err != nil {
+		return err
+	}
 	api, _, err := rest.New(rest.Config{
-		Store: s.store, CA: s.ca, Issuers: s.issuers, CRLs: s.crls, Tokens: s.tokens, Sync: s.watcher.Sync, Now: s.clock.Now, Clock: s.clock, Age: s.watcher.Age,
+		CSRParser: csr.Parser{KeyRules: rules},
+		Store:     s.store, CA: s.ca, Issuers: s.issuers, CRLs: s.crls, Tokens: s.tokens, Sync: s.watcher.Sync, Now: s.clock.Now, Clock: s.clock, Age: s.watcher.Age,
 		Server: rest.Server{Version: s.Version, PublicURL: s.PublicURL, Store: kind, Started: s.started.Truncate(time.Second)},
 		Logger: s.log,
 	})
@@ -406,6 +412,23 @@ func (s *Server) handlers() error {
 		}
 	}
 	return nil
+}
+
+// keyRules reads the list of weak keys, if there is one.
+func keyRules(path string) (keys.Rules, error) {
+	if path == "" {
+		return keys.Rules{}, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return keys.Rules{}, fault.Wrap(fault.Conflict, err, "opening the list of weak keys")
+	}
+	defer f.Close()
+	weak, err := keys.ReadWeakList(f)
+	if err != nil {
+		return keys.Rules{}, fault.Wrap(fault.Conflict, err, "reading the list of weak keys, %s", path)
+	}
+	return keys.Rules{Weak: weak}, nil
 }
 
 func (s *Server) tlsConfig() *tls.Config {
