@@ -82,6 +82,7 @@ type Head struct {
 	AuditSeq     int64      // of the newest record
 	Hash         audit.Hash // of the chain
 	NewestTime   time.Time  // newest time of any record; the clock must not fall far behind it
+	Closed       bool       // the store is not in use: nothing is written; see Exporter.State
 }
 
 // Finding is something that Check found, with what to do about it.

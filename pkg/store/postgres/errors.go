@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/puddle/v2"
 
 	"github.com/certwright/certwright/pkg/fault"
+	"github.com/certwright/certwright/pkg/store"
 )
 
 // SQLSTATE codes (PostgreSQL manual, Appendix A).
@@ -22,6 +23,8 @@ const (
 	codeReadOnly        = "25006"
 	codeLockTimeout     = "55P03"
 	codeQueryCanceled   = "57014"
+	codeCheck           = "23514"
+	codePrivilege       = "42501"
 )
 
 // fail makes a fault of what the driver returned while doing something. Faults pass unchanged.
@@ -54,6 +57,12 @@ func fail(err error, doing string) error {
 			return away("the database is read-only")
 		case strings.HasPrefix(e.Code, "58"): // I/O errors
 			return away("the database cannot reach its disk")
+		case e.Code == codeCheck && e.ConstraintName == "head_closed":
+			return fault.Wrap(fault.Unavailable, errors.Join(store.ErrNotInUse, err), "the store is fenced: nothing is written to it any more").
+				WithRetryAfter(retryAfter)
+		case e.Code == codePrivilege:
+			return fault.Wrap(fault.Forbidden, err, "%s: the database's role may not do that", doing).
+				WithHint("connect as the role that owns the tables, or give this one its rights with «certwright store grant»")
 		case e.Code == codeUniqueViolation:
 			return fault.Wrap(fault.Conflict, err, "%s: it exists already", doing)
 		case strings.HasPrefix(e.Code, "28"), e.Code == "3D000": // wrong password, no such database

@@ -37,6 +37,16 @@ func withSecond(t *testing.T, up string) fs.FS {
 	return files
 }
 
+// latest returns the newest version that this program knows.
+func latest(t *testing.T) uint {
+	t.Helper()
+	n, err := migrations.Latest(migrations.FS, "postgres")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 func wantVersion(t *testing.T, dsn string, want uint, wantDirty bool) {
 	t.Helper()
 	version, dirty, err := postgres.Version(t.Context(), dsn)
@@ -47,10 +57,7 @@ func wantVersion(t *testing.T, dsn string, want uint, wantDirty bool) {
 
 func TestMigrate(t *testing.T) {
 	dsn := pgtest.DSN(t)
-	latest, err := migrations.Latest(migrations.FS, "postgres")
-	if err != nil {
-		t.Fatal(err)
-	}
+	latest := latest(t)
 	wantVersion(t, dsn, 0, false)
 	if _, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn}); !errors.Is(err, store.ErrSchemaOld) {
 		t.Errorf("Open without a schema: got %v, want %v", err, store.ErrSchemaOld)
@@ -79,21 +86,22 @@ func TestMigrateFails(t *testing.T) {
 	const begin = "BEGIN;\nCREATE TABLE extra (id BIGINT);\nINSERT INTO schema_step (version) VALUES (9001);\n"
 	bad := withSecond(t, begin+"SELECT 1 / (SELECT count(*) FROM extra);\nCOMMIT;\n")
 	good := withSecond(t, begin+"COMMIT;\n")
+	latest := latest(t)
 	s := open(t, dsn)
 	issuerID, keyID := setUp(t, s)
 	for range 2 {
 		_, to, err := postgres.MigrateFrom(t.Context(), dsn, bad, time.Second)
 		e, ok := errors.AsType[*fault.Error](err)
-		if !ok || to != 1 || !strings.Contains(e.Detail, "migration 9001") || !strings.Contains(e.Error(), "division by zero") || !strings.Contains(e.Hint, "certwright store migrate") {
+		if !ok || to != latest || !strings.Contains(e.Detail, "migration 9001") || !strings.Contains(e.Error(), "division by zero") || !strings.Contains(e.Hint, "certwright store migrate") {
 			t.Fatalf("Migrate = %d, %v", to, err)
 		}
-		wantVersion(t, dsn, 1, false)
+		wantVersion(t, dsn, latest, false)
 		open(t, dsn)
 		if err := s.RecordIssuance(t.Context(), issuance(issuerID, keyID)); err != nil {
 			t.Errorf("RecordIssuance after a migration that failed: %v", err)
 		}
 	}
-	if from, to, err := postgres.MigrateFrom(t.Context(), dsn, good, time.Second); err != nil || from != 1 || to != 9001 {
+	if from, to, err := postgres.MigrateFrom(t.Context(), dsn, good, time.Second); err != nil || from != latest || to != 9001 {
 		t.Fatalf("Migrate with the cause mended = %d, %d, %v", from, to, err)
 	}
 	if _, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn}); !errors.Is(err, store.ErrSchemaNew) {
@@ -107,9 +115,10 @@ func TestMigrateFails(t *testing.T) {
 
 // A process that died during a migration leaves a mark, before the transaction or after it. The next one finds out which.
 func TestMigrateBrokenOff(t *testing.T) {
+	latest := latest(t)
 	for name, marked := range map[string]string{
-		"before its commit": `UPDATE schema_migrations SET version = 2, dirty = true`,
-		"after its commit":  `UPDATE schema_migrations SET version = 1, dirty = true`,
+		"before its commit": `UPDATE schema_migrations SET version = version + 1, dirty = true`,
+		"after its commit":  `UPDATE schema_migrations SET dirty = true`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -118,10 +127,10 @@ func TestMigrateBrokenOff(t *testing.T) {
 			if _, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn}); !errors.Is(err, store.ErrSchemaDirty) {
 				t.Errorf("Open: got %v, want %v", err, store.ErrSchemaDirty)
 			}
-			if from, to, err := postgres.Migrate(t.Context(), dsn); err != nil || from != 1 || to != 1 {
-				t.Errorf("Migrate = %d, %d, %v; want 1, 1", from, to, err)
+			if from, to, err := postgres.Migrate(t.Context(), dsn); err != nil || from != latest || to != latest {
+				t.Errorf("Migrate = %d, %d, %v; want %d twice", from, to, err, latest)
 			}
-			wantVersion(t, dsn, 1, false)
+			wantVersion(t, dsn, latest, false)
 			open(t, dsn)
 		})
 	}
@@ -129,8 +138,8 @@ func TestMigrateBrokenOff(t *testing.T) {
 		t.Parallel()
 		dsn := pgtest.DSN(t)
 		execute(t, dsn, `CREATE TABLE schema_migrations (version BIGINT PRIMARY KEY, dirty BOOLEAN NOT NULL); INSERT INTO schema_migrations VALUES (1, true)`)
-		if from, to, err := postgres.Migrate(t.Context(), dsn); err != nil || from != 0 || to != 1 {
-			t.Errorf("Migrate = %d, %d, %v; want 0, 1", from, to, err)
+		if from, to, err := postgres.Migrate(t.Context(), dsn); err != nil || from != 0 || to != latest {
+			t.Errorf("Migrate = %d, %d, %v; want 0, %d", from, to, err, latest)
 		}
 		open(t, dsn)
 	})
@@ -152,7 +161,7 @@ func TestMigrateLocked(t *testing.T) {
 	if e, ok := errors.AsType[*fault.Error](err); !ok || e.Kind != fault.Unavailable || e.Hint == "" {
 		t.Errorf("Migrate: got %v, want Unavailable with a hint", err)
 	}
-	wantVersion(t, dsn, 1, false)
+	wantVersion(t, dsn, latest(t), false)
 	if _, err := conn.Exec(t.Context(), `ROLLBACK`); err != nil {
 		t.Fatal(err)
 	}

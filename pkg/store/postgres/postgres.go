@@ -38,6 +38,8 @@ type Config struct {
 	ResolveTimeout time.Duration
 	// ApplicationName is what the server's own tools show; "certwright" by default.
 	ApplicationName string
+	// Closed opens also a store that is not in use: one that is fenced or was left, or that is being filled.
+	Closed bool
 	// Logger takes what no caller learns: lost connections, batches taken apart. Nil: none of it.
 	Logger *slog.Logger
 }
@@ -79,8 +81,8 @@ type Store struct {
 var _ store.Store = (*Store)(nil)
 
 // Open connects to a database whose schema Migrate has brought up to date. It refuses with a hint what would lose data
-// or rows: a server with fsync or full_page_writes off, and a schema of another version (store.ErrSchemaOld,
-// store.ErrSchemaNew, store.ErrSchemaDirty). A server that cannot be reached is Unavailable. After Open the store
+// or rows: a server with fsync or full_page_writes off, a schema of another version (store.ErrSchemaOld,
+// store.ErrSchemaNew, store.ErrSchemaDirty), and a store that is not in use (store.ErrNotInUse). A server that cannot be reached is Unavailable. After Open the store
 // connects again by itself whenever the server was away.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	c.MaxConns = max(orDefault(c.MaxConns, 16), writerConns+listConns+2)
@@ -215,7 +217,14 @@ func (s *Store) checkServer(ctx context.Context) error {
 	if err != nil {
 		return fail(err, "reading the schema's version")
 	}
-	return judgeSchema(have, dirty, want)
+	if err := judgeSchema(have, dirty, want); err != nil || s.c.Closed {
+		return err
+	}
+	state, err := s.State(ctx)
+	if err != nil {
+		return err
+	}
+	return state.Err()
 }
 
 // judgeSchema says why a program of version want must not work on a schema of version have; nil if it may.
@@ -279,9 +288,9 @@ func readHead(ctx context.Context, q querier) (h store.Head, err error) {
 	var hash []byte
 	var newest *time.Time
 	err = q.QueryRow(ctx, `
-		SELECT change, config_change, status_change, crl_change, audit_seq, hash, newest_time
+		SELECT change, config_change, status_change, crl_change, audit_seq, hash, newest_time, closed_at IS NOT NULL
 		FROM head WHERE strand = 0`,
-	).Scan(&h.Change, &h.ConfigChange, &h.StatusChange, &h.CRLChange, &h.AuditSeq, &hash, &newest)
+	).Scan(&h.Change, &h.ConfigChange, &h.StatusChange, &h.CRLChange, &h.AuditSeq, &hash, &newest, &h.Closed)
 	if err != nil {
 		return store.Head{}, err
 	}

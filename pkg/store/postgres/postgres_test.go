@@ -26,7 +26,12 @@ func migrated(t testing.TB) string {
 // open opens a store, which is closed with the test.
 func open(t testing.TB, dsn string) *postgres.Store {
 	t.Helper()
-	s, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn})
+	return openWith(t, postgres.Config{DSN: dsn})
+}
+
+func openWith(t testing.TB, c postgres.Config) *postgres.Store {
+	t.Helper()
+	s, err := postgres.Open(t.Context(), c)
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}
@@ -40,11 +45,12 @@ func open(t testing.TB, dsn string) *postgres.Store {
 
 func TestStore(t *testing.T) {
 	var addresses sync.Map // of store.Store: its address
-	opened := func(t *testing.T, dsn string) store.Store {
-		s := open(t, dsn)
-		addresses.Store(store.Store(s), dsn)
+	openedWith := func(t *testing.T, c postgres.Config) store.Store {
+		s := openWith(t, c)
+		addresses.Store(store.Store(s), c.DSN)
 		return s
 	}
+	opened := func(t *testing.T, dsn string) store.Store { return openedWith(t, postgres.Config{DSN: dsn}) }
 	address := func(s store.Store) string {
 		dsn, _ := addresses.Load(s)
 		return dsn.(string)
@@ -56,6 +62,12 @@ func TestStore(t *testing.T) {
 				t.Fatalf("Close: %v", err)
 			}
 			return opened(t, address(s))
+		},
+		Closed: func(t *testing.T, s store.Store) store.Store {
+			if err := s.Close(); err != nil {
+				t.Fatalf("Close: %v", err)
+			}
+			return openedWith(t, postgres.Config{DSN: address(s), Closed: true})
 		},
 		Second: func(t *testing.T, s store.Store) store.Store { return opened(t, address(s)) },
 	})

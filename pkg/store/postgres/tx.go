@@ -33,6 +33,7 @@ type sealing struct {
 	records             []audit.Record
 	canonical           [][]byte      // of records; made by seal when nil
 	events              *statusEvents // nil: none
+	last                string        // a statement behind that of the head; empty: none
 }
 
 // errAborted says that COMMIT ended the transaction without effect.
@@ -143,6 +144,9 @@ func (s *Store) seal(t *tx) error {
 		sealed = err == nil
 		return err
 	})
+	if z.last != "" {
+		b.Queue(z.last)
+	}
 	b.Queue(`COMMIT`).Exec(func(tag pgconn.CommandTag) error {
 		if tag.String() != "COMMIT" { // ROLLBACK
 			return errAborted

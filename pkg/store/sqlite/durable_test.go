@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -382,11 +383,23 @@ func TestSchema(t *testing.T) {
 
 func TestDownAndUp(t *testing.T) {
 	path := fresh(t)
-	down, err := migrations.FS.ReadFile("sqlite/0001_initial.down.sql")
+	latest, err := migrations.Latest(migrations.FS, "sqlite")
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw(t, path, string(down), `CREATE TABLE none_left AS SELECT name FROM sqlite_master WHERE name NOT LIKE 'schema_migrations' AND name NOT LIKE 'version_unique'`)
+	files, err := fs.Glob(migrations.FS, "sqlite/*.down.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Reverse(files)
+	for _, file := range files {
+		down, err := migrations.FS.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw(t, path, string(down))
+	}
+	raw(t, path, `CREATE TABLE none_left AS SELECT name FROM sqlite_master WHERE name NOT LIKE 'schema_migrations' AND name NOT LIKE 'version_unique'`)
 	db, err := sql.Open("sqlite", (&fileURL{path}).String())
 	if err != nil {
 		t.Fatal(err)
@@ -397,41 +410,51 @@ func TestDownAndUp(t *testing.T) {
 	}
 	db.Close()
 	raw(t, path, `DROP TABLE none_left`)
-	if from, to, err := sqlite.Migrate(t.Context(), path); from != 0 || to != 1 || err != nil {
-		t.Errorf("Migrate after down = %d, %d, %v; want 0, 1", from, to, err)
+	if from, to, err := sqlite.Migrate(t.Context(), path); from != 0 || to != latest || err != nil {
+		t.Errorf("Migrate after down = %d, %d, %v; want 0, %d", from, to, err, latest)
 	}
 	open(t, path)
 }
 
 func TestMigrationFails(t *testing.T) {
-	up, err := migrations.FS.ReadFile("sqlite/0001_initial.up.sql")
+	const next = 9001
+	latest, err := migrations.Latest(migrations.FS, "sqlite")
 	if err != nil {
 		t.Fatal(err)
 	}
-	files := func(second string) fstest.MapFS {
-		return fstest.MapFS{
-			"sqlite/0001_initial.up.sql": {Data: up}, "sqlite/0001_initial.down.sql": {Data: []byte("")},
-			"sqlite/0002_more.up.sql": {Data: []byte(second)}, "sqlite/0002_more.down.sql": {Data: []byte("")},
+	names, err := fs.Glob(migrations.FS, "sqlite/*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := func(more string) fstest.MapFS {
+		all := fstest.MapFS{"sqlite/9001_more.up.sql": {Data: []byte(more)}, "sqlite/9001_more.down.sql": {Data: []byte("")}}
+		for _, name := range names {
+			b, err := migrations.FS.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all[name] = &fstest.MapFile{Data: b}
 		}
+		return all
 	}
 	path := filepath.Join(t.TempDir(), "ca.db")
 	for name, bad := range map[string]string{
-		"a statement that fails": `CREATE TABLE more (x INTEGER) STRICT; PRAGMA user_version = 2; CREATE TABLE head (x INTEGER);`,
-		"no SQL":                 `CREATE TABLE more (x INTEGER) STRICT; PRAGMA user_version = 2; nonsense;`,
+		"a statement that fails": `CREATE TABLE more (x INTEGER) STRICT; PRAGMA user_version = 9001; CREATE TABLE head (x INTEGER);`,
+		"no SQL":                 `CREATE TABLE more (x INTEGER) STRICT; PRAGMA user_version = 9001; nonsense;`,
 	} {
 		_, to, err := sqlite.MigrateFS(t.Context(), path, files(bad))
 		f, ok := errors.AsType[*fault.Error](err)
-		if !ok || to != 1 || !strings.Contains(f.Detail, "migration 2") || !strings.Contains(f.Hint, "certwright store migrate") {
-			t.Errorf("%s: Migrate = %d, %#v; want 1 and what to do", name, to, err)
+		if !ok || to != latest || !strings.Contains(f.Detail, "migration ") || !strings.Contains(f.Hint, "certwright store migrate") {
+			t.Errorf("%s: Migrate = %d, %#v; want %d and what to do", name, to, err, latest)
 		}
-		if v, dirty, err := sqlite.Version(t.Context(), path); v != 1 || dirty || err != nil {
-			t.Errorf("%s: Version = %d, %v, %v; want 1, clean", name, v, dirty, err)
+		if v, dirty, err := sqlite.Version(t.Context(), path); v != latest || dirty || err != nil {
+			t.Errorf("%s: Version = %d, %v, %v; want %d, clean", name, v, dirty, err, latest)
 		}
 		s := open(t, path) // the schema is as it was
 		s.Close()
 	}
-	if from, to, err := sqlite.MigrateFS(t.Context(), path, files(`CREATE TABLE more (x INTEGER) STRICT; PRAGMA user_version = 2;`)); from != 1 || to != 2 || err != nil {
-		t.Errorf("Migrate with the file mended = %d, %d, %v; want 1, 2", from, to, err)
+	if from, to, err := sqlite.MigrateFS(t.Context(), path, files(`CREATE TABLE more (x INTEGER) STRICT; PRAGMA user_version = 9001;`)); from != latest || to != next || err != nil {
+		t.Errorf("Migrate with the file mended = %d, %d, %v; want %d, %d", from, to, err, latest, next)
 	}
 	if _, err := sqlite.Open(t.Context(), sqlite.Config{Path: path}); !errors.Is(err, store.ErrSchemaNew) {
 		t.Errorf("Open: got error %v, want one that wraps %q", err, store.ErrSchemaNew)

@@ -9,6 +9,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/certwright/certwright/pkg/fault"
+	"github.com/certwright/certwright/pkg/store"
 )
 
 // retryAfter is what callers are told when the store is away for a while.
@@ -17,6 +18,11 @@ const retryAfter = 2 * time.Second
 // errClosed is what every verb returns after Close.
 func errClosed() error {
 	return fault.New(fault.Unavailable, "the store is closed").WithRetryAfter(retryAfter)
+}
+
+// errNotInUse refuses a change to a store that is not in use.
+func errNotInUse() error {
+	return fault.Wrap(fault.Unavailable, store.ErrNotInUse, "the store is fenced: nothing is written to it any more").WithRetryAfter(retryAfter)
 }
 
 // code returns SQLite's primary and extended result codes of err, or zeros.

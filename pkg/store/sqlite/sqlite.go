@@ -36,8 +36,11 @@ const (
 type Config struct {
 	// Path is the database file, made by Migrate. Its folder also takes PATH-wal, PATH-shm and PATH.lock.
 	Path string
-	// ReadOnly opens the database beside a process that has it, for verbs that read; those that write are a Conflict.
+	// ReadOnly opens the database beside a process that has it, for verbs that read; those that write are a Conflict. It
+	// opens every store, whether in use or not.
 	ReadOnly bool
+	// Closed opens also a store that is not in use: one that is fenced or was left, or that is being filled.
+	Closed bool
 	// Logger is told what happens in the background; slog.Default() if nil.
 	Logger *slog.Logger
 	// MaxBatch is how many operations share a transaction at the most; 256 if zero.
@@ -71,8 +74,8 @@ type Store struct {
 var _ store.Store = (*Store)(nil)
 
 // Open opens the database that Migrate has made and locks it for this process. It is a Conflict when another process
-// has it, or when its schema is not this program's (store.ErrSchemaOld, store.ErrSchemaNew, store.ErrSchemaDirty).
-// Close the store when done.
+// has it, when its schema is not this program's (store.ErrSchemaOld, store.ErrSchemaNew, store.ErrSchemaDirty), or when
+// it is not in use (store.ErrNotInUse). Close the store when done.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	if c.Path == "" {
 		return nil, errors.New("sqlite: Config.Path is empty")
@@ -153,6 +156,15 @@ func (s *Store) open(ctx context.Context, c Config) error {
 	}
 	if err := s.openReaders(ctx); err != nil {
 		return err
+	}
+	if !c.Closed {
+		state, err := s.State(ctx)
+		if err == nil {
+			err = state.Err()
+		}
+		if err != nil {
+			return err
+		}
 	}
 	var unindexed int // by the last process
 	err = s.read.QueryRowContext(ctx, `
@@ -289,17 +301,17 @@ func (s *Store) Head(ctx context.Context) (store.Head, error) {
 	return h, s.asFault(ctx, err, "reading the head")
 }
 
-const selectHead = `SELECT change, config_change, status_change, crl_change, audit_seq, hash, newest_time FROM head WHERE strand = 0`
+const selectHead = `SELECT change, config_change, status_change, crl_change, audit_seq, hash, newest_time, closed_at FROM head WHERE strand = 0`
 
 func readHead(scan func(...any) error) (store.Head, error) {
 	var h store.Head
 	var hash []byte
-	var newest sql.NullInt64
-	if err := scan(&h.Change, &h.ConfigChange, &h.StatusChange, &h.CRLChange, &h.AuditSeq, &hash, &newest); err != nil {
+	var newest, closedAt sql.NullInt64
+	if err := scan(&h.Change, &h.ConfigChange, &h.StatusChange, &h.CRLChange, &h.AuditSeq, &hash, &newest, &closedAt); err != nil {
 		return store.Head{}, err
 	}
 	h.Hash = audit.Hash(hash32(hash))
-	h.NewestTime = optionalTime(newest)
+	h.NewestTime, h.Closed = optionalTime(newest), closedAt.Valid
 	return h, nil
 }
 

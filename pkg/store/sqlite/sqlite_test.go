@@ -18,7 +18,13 @@ type opened struct {
 
 func open(t testing.TB, path string) *sqlite.Store {
 	t.Helper()
-	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: path, Logger: slog.New(slog.DiscardHandler)})
+	return openWith(t, sqlite.Config{Path: path})
+}
+
+func openWith(t testing.TB, c sqlite.Config) *sqlite.Store {
+	t.Helper()
+	c.Logger = slog.New(slog.DiscardHandler)
+	s, err := sqlite.Open(t.Context(), c)
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}
@@ -51,6 +57,13 @@ func TestStore(t *testing.T) {
 				t.Fatalf("Close: %v", err)
 			}
 			return opened{open(t, o.path), o.path}
+		},
+		Closed: func(t *testing.T, s store.Store) store.Store {
+			o := s.(opened)
+			if err := o.Close(); err != nil {
+				t.Fatalf("Close: %v", err)
+			}
+			return opened{openWith(t, sqlite.Config{Path: o.path, Closed: true}), o.path}
 		},
 	})
 }

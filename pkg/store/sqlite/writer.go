@@ -31,6 +31,8 @@ type op struct {
 	whole bool
 	// quiet marks what is no change in the sense of the contract: leases and the text index.
 	quiet bool
+	// closed marks what is done to a store that is not in use; everything else is refused there, but for what is quiet.
+	closed bool
 }
 
 // record is an audit record with its canonical bytes, which are made outside the writer.
@@ -147,6 +149,7 @@ type tx struct {
 	added int        // certificates
 
 	config, status, crl bool // what kinds of change there are
+	close               bool // the head is closed with this change
 }
 
 func (w *writer) transact(dc driverConn, ops []*op) (refusals []error, err error) {
@@ -212,6 +215,9 @@ func (w *writer) transact(dc driverConn, ops []*op) (refusals []error, err error
 
 // apply does one operation. The first error is a refusal, of which nothing remains; the second ends the batch.
 func (t *tx) apply(o *op) (refusal, err error) {
+	if t.head.Closed && !o.quiet && !o.closed {
+		return errNotInUse(), nil
+	}
 	was := *t
 	if o.whole {
 		if err := t.exec(`SAVEPOINT op`); err != nil {
@@ -279,12 +285,16 @@ func (t *tx) seal(records []record) error {
 	if t.crl {
 		h.CRLChange = h.Change
 	}
+	var closedAt any
+	if t.close {
+		closedAt = h.Change
+	}
 	if err := t.exec(`INSERT INTO audit_batch (change, first_seq, count, root, hash) VALUES (?, ?, ?, ?, ?)`,
 		h.Change, first, len(records), root[:], h.Hash[:]); err != nil {
 		return err
 	}
-	return t.exec(`UPDATE head SET change = ?, config_change = ?, status_change = ?, crl_change = ?, audit_seq = ?, hash = ?, newest_time = ? WHERE strand = 0`,
-		h.Change, h.ConfigChange, h.StatusChange, h.CRLChange, h.AuditSeq, h.Hash[:], optionalMicros(h.NewestTime))
+	return t.exec(`UPDATE head SET change = ?, config_change = ?, status_change = ?, crl_change = ?, audit_seq = ?, hash = ?, newest_time = ?, closed_at = ? WHERE strand = 0`,
+		h.Change, h.ConfigChange, h.StatusChange, h.CRLChange, h.AuditSeq, h.Hash[:], optionalMicros(h.NewestTime), closedAt)
 }
 
 // statement returns the prepared statement of a query. Queries are constants, so that there are few.

@@ -32,6 +32,9 @@ type Harness struct {
 	Reopen func(t *testing.T, s store.Store) store.Store
 	// Second opens another replica on the data of s. It is nil for a store that serves one process only.
 	Second func(t *testing.T, s store.Store) store.Store
+	// Closed closes s and opens the same data again, in use or not. It is nil where the suite runs under a role that may
+	// not copy.
+	Closed func(t *testing.T, s store.Store) store.Store
 	// Harmless, if not nil, names findings of Check that the test's own set-up causes.
 	Harmless func(store.Finding) bool
 }
@@ -80,6 +83,11 @@ func Run(t *testing.T, h Harness) {
 		{"CancelledDuring", testCancelledDuring},
 		{"Closed", testClosed},
 		{"Replicas", testReplicas},
+		{"Copy", copies(testCopy)},
+		{"CopyAgain", copies(testCopyAgain)},
+		{"Fence", copies(testFence)},
+		{"FenceWhileWriting", copies(testFenceWhileWriting)},
+		{"ImportRefused", copies(testImportRefused)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
