@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/certwright/certwright/pkg/fault"
@@ -37,6 +40,9 @@ type Config struct {
 	Description string `json:"description,omitempty"`
 	// Kind gives the other fields their defaults. Required.
 	Kind Kind `json:"kind"`
+	// Disabled retires the profile: nothing is issued or renewed with it. Its certificates stay as they are, and it can
+	// come back. Profiles are not deleted, since certificates name the version that made them.
+	Disabled bool `json:"disabled,omitempty"`
 
 	// KeyUsage replaces the rule of the kind: names of RFC 5280, Section 4.2.1.3, such as "digitalSignature". Bits that
 	// a key's type does not allow are left out of its certificates (RFC 8813, RFC 8410). Default: by kind and key
@@ -61,9 +67,12 @@ type Config struct {
 	// SANs bounds the subject alternative names. Default: by kind; see [SANRules].
 	SANs *SANRules `json:"sans,omitempty"`
 
+	// Conditions are what the lists cannot say; each must be true for a certificate to be made. Default: none, most 20.
+	Conditions []Condition `json:"conditions,omitempty"`
+
 	// Policies are certificate policies in dotted numbers (RFC 5280, Section 4.2.1.4). anyPolicy is refused.
 	Policies []string `json:"policies,omitempty"`
-	// MustStaple adds the TLS feature status_request (RFC 7633).
+	// MustStaple adds the TLS feature status_request (RFC 7633). For TLS servers: it takes the purpose serverAuth.
 	MustStaple bool `json:"mustStaple,omitempty"`
 	// NoRevAvail says that nobody will tell of a revocation (RFC 9608): short life instead. No addresses of CRLs and
 	// OCSP responders then, no MustStaple, not for a CA.
@@ -129,6 +138,14 @@ type SubjectRules struct {
 	Required []string `json:"required,omitzero"`
 	// Fixed attributes stand first in every subject, in this order; a request cannot change them.
 	Fixed []FixedAttribute `json:"fixed,omitempty"`
+	// Templates are attributes that are made from the request, such as {"type": "CN", "value": "{device}"}; they stand
+	// after Fixed, in this order. A request cannot set them otherwise. In a value {CN}, or any other type, is the
+	// request's own attribute of that type, {OU[1]} its second OU, {device} the device, {san.dns[0]} the first DNS name
+	// of the request; {device|CN} is the first of them that the request has, {{ and }} are braces. A request that lacks
+	// what a template needs is refused. A renewal keeps what the template made.
+	Templates []FixedAttribute `json:"templates,omitempty"`
+	// Values are the only values that attributes of these types may have, by type, as in {"O": ["Acme", "Acme Labs"]}.
+	Values map[string][]string `json:"values,omitempty"`
 	// NoCNFromSAN leaves CN out when the request has none. Otherwise CN is then the first DNS name, IP address, email
 	// address or UPN, if it has at most 64 characters.
 	NoCNFromSAN bool `json:"noCNFromSAN,omitempty"`
@@ -160,8 +177,18 @@ type SANRules struct {
 	Email *EmailRules `json:"email,omitempty"`
 	URI   *URIRules   `json:"uri,omitempty"`
 	UPN   *UPNRules   `json:"upn,omitempty"`
-	// RequireOneOf names kinds ("dns", "ip", "email", "uri", "upn"), one of which must be there. Empty: none.
+	// HardwareModuleName allows id-on-hardwareModuleName (RFC 4108, Section 5), by which IEEE 802.1AR devices are known.
+	HardwareModuleName *HardwareModuleNameRules `json:"hardwareModuleName,omitempty"`
+	// RequireOneOf names kinds ("dns", "ip", "email", "uri", "upn", "hardwareModuleName"), one of which must be there.
+	// Empty: none.
 	RequireOneOf []string `json:"requireOneOf,omitempty"`
+	// Templates are names that every certificate gets beside those of the request, such as
+	// "URI:spiffe://example.com/{device}" or "DNS:{CN}.devices.example.com"; see SubjectRules.Templates for what stands in
+	// braces. What is put in cannot leave its place: in a DNS name it is one label, in an address it has no @, in a URI
+	// it is percent-encoded. The result must obey the other rules as every name does.
+	Templates []string `json:"templates,omitempty"`
+	// OnlyTemplates leaves the names of CSRs out, with a warning, and refuses those that an API request names outright.
+	OnlyTemplates bool `json:"onlyTemplates,omitempty"`
 	// Max is the largest number of names. Default 100, most 1000.
 	Max int `json:"max,omitempty"`
 }
@@ -183,12 +210,16 @@ type DNSRules struct {
 type IPRules struct {
 	// Networks, if there are any, are the only ones allowed, as in "10.0.0.0/8".
 	Networks []string `json:"networks,omitempty"`
+	// Denied networks are refused.
+	Denied []string `json:"denied,omitempty"`
 }
 
 // EmailRules bound email addresses.
 type EmailRules struct {
 	// Domains, if there are any, are the only ones allowed: "example.com" for itself, ".example.com" for those below.
 	Domains []string `json:"domains,omitempty"`
+	// Denied domains are refused, in the same form.
+	Denied []string `json:"denied,omitempty"`
 }
 
 // URIRules bound URIs.
@@ -196,12 +227,56 @@ type URIRules struct {
 	// Prefixes, if there are any: a URI must begin with one of them, each of which has a scheme and, if it goes on,
 	// ends at a whole part, as in "spiffe://example.com/" or "urn:".
 	Prefixes []string `json:"prefixes,omitempty"`
+	// Denied prefixes are refused, in the same form.
+	Denied []string `json:"denied,omitempty"`
 }
 
 // UPNRules bound Microsoft's user principal names.
 type UPNRules struct {
 	// Suffixes, if there are any, are the only realms allowed, in the form of EmailRules.Domains.
 	Suffixes []string `json:"suffixes,omitempty"`
+	// Denied realms are refused, in the same form.
+	Denied []string `json:"denied,omitempty"`
+}
+
+// HardwareModuleNameRules bound hardware module names.
+type HardwareModuleNameRules struct {
+	// Types, if there are any, are the only hardware types allowed, in dotted numbers.
+	Types []string `json:"types,omitempty"`
+	// Denied types are refused.
+	Denied []string `json:"denied,omitempty"`
+}
+
+// Condition is a rule in the Common Expression Language (https://cel.dev), such as
+//
+//	sans.dns.all(n, n.endsWith(".eu.example.com")) || role == "administrator"
+//
+// It sees the certificate as it would be made, and who asks:
+//
+//	cn            string                     the CN, or ""
+//	subject       map(string, list(string))  attributes by type, as in subject.O[0]; has(subject.O) asks for one
+//	sans          map(string, list(string))  names by kind: dns, ip, email, uri, upn, hardwareModuleName; all are there
+//	keyAlgorithm  string                     "p-256", "rsa-3072", ...
+//	keyType       string                     "ecdsa", "rsa", "ed25519"
+//	keyBits       int
+//	requester     string                     as in "token:deploy"
+//	role          string                     "enroller", "operator", "administrator"; "holder" of a certificate
+//	device        string
+//	protocol      string                     "rest", "scep", ...
+//	source        string                     network address of the request, or ""
+//	renewal       bool
+//	validity      duration                   from now to the end
+//	now, notBefore, notAfter  timestamp
+//
+// inNetwork(address, "10.0.0.0/8") says whether an address is in a network; the network is written out, as is the
+// pattern of matches.
+//
+// The expression is compiled with the profile. What does not compile, is not a bool, or can cost more than the limit is
+// refused; the limit holds at run time too. A condition that fails to be evaluated refuses the request.
+type Condition struct {
+	Expr string `json:"expr"`
+	// Message tells the requester what is wanted; at most 300 characters. Default: the expression.
+	Message string `json:"message,omitempty"`
 }
 
 // CARules are what only CA certificates have.
@@ -241,10 +316,10 @@ func ParseConfig(b []byte) (Config, error) {
 			return Config{}, fault.Wrap(fault.BadRequest, err, "a value of the wrong type (%s)", e.Value).WithField(e.Field)
 		}
 		if errors.Is(err, errDuration) {
-			return Config{}, fault.Wrap(fault.BadRequest, err, "%v", err).WithField("validity")
+			return Config{}, fault.Wrap(fault.BadRequest, err, "%v", err).WithField(misfit(b, durationMisfit, "validity"))
 		}
 		if name, found := strings.CutPrefix(err.Error(), "json: unknown field "); found {
-			return Config{}, fault.New(fault.BadRequest, "a profile has no such field").WithField(strings.Trim(clip(name), `"`))
+			return Config{}, fault.New(fault.BadRequest, "a profile has no such field").WithField(misfit(b, fieldMisfit, strings.Trim(clip(name), `"`)))
 		}
 		return Config{}, fault.Wrap(fault.BadRequest, err, "the profile is not the JSON of one: %v", err)
 	}
@@ -252,6 +327,68 @@ func ParseConfig(b []byte) (Config, error) {
 		return Config{}, fault.New(fault.BadRequest, "something follows the profile's JSON object")
 	}
 	return c, nil
+}
+
+// What misfit looks for.
+const (
+	fieldMisfit    = iota // a field that the type does not have
+	durationMisfit        // a text that is no duration
+)
+
+// misfit returns the whole path of the first thing that a decoder stumbled over, of which it tells the last part or
+// nothing; otherwise when it finds none.
+func misfit(b []byte, what int, otherwise string) string {
+	var value any
+	if json.Unmarshal(b, &value) != nil {
+		return otherwise
+	}
+	var walk func(value any, t reflect.Type, path string) string
+	walk = func(value any, t reflect.Type, path string) string {
+		for t.Kind() == reflect.Pointer {
+			t = t.Elem()
+		}
+		switch value := value.(type) {
+		case string:
+			if t == reflect.TypeFor[Duration]() && what == durationMisfit {
+				if _, err := ParseDuration(value); err != nil {
+					return path
+				}
+			}
+		case []any:
+			for i, v := range value {
+				if t.Kind() == reflect.Slice {
+					if found := walk(v, t.Elem(), fmt.Sprintf("%s[%d]", path, i)); found != "" {
+						return found
+					}
+				}
+			}
+		case map[string]any:
+			for _, name := range slices.Sorted(maps.Keys(value)) {
+				if t.Kind() != reflect.Struct {
+					continue
+				}
+				inner := strings.TrimPrefix(path+"."+name, ".")
+				i := slices.IndexFunc(reflect.VisibleFields(t), func(f reflect.StructField) bool {
+					tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+					return strings.EqualFold(tag, name)
+				})
+				if i < 0 {
+					if what == fieldMisfit {
+						return clip(inner)
+					}
+					continue
+				}
+				if found := walk(value[name], t.Field(i).Type, inner); found != "" {
+					return found
+				}
+			}
+		}
+		return ""
+	}
+	if found := walk(value, reflect.TypeFor[Config](), ""); found != "" {
+		return found
+	}
+	return otherwise
 }
 
 // errSyntax ends uniqueKeys; the decoder words it better.

@@ -64,10 +64,11 @@ func TestParseConfig(t *testing.T) {
 func TestParseConfigRefuses(t *testing.T) {
 	tests := []struct{ name, text, field, detail string }{
 		{"unknown field", `{"name":"a","colour":"red"}`, "colour", "no such field"},
-		{"unknown field inside", `{"name":"a","sans":{"dns":{"colour":1}}}`, "colour", "no such field"},
+		{"unknown field inside", `{"name":"a","sans":{"dns":{"colour":1}}}`, "sans.dns.colour", "no such field"},
+		{"unknown field in a list", `{"name":"a","conditions":[{"expr":"true"},{"expression":"true"}]}`, "conditions[1].expression", "no such field"},
 		{"wrong type", `{"name":7}`, "name", "wrong type"},
 		{"number for a duration", `{"validity":{"max":7}}`, "validity.max", "wrong type"},
-		{"no duration", `{"validity":{"max":"soon"}}`, "validity", "not a duration"},
+		{"no duration", `{"validity":{"max":"soon"}}`, "validity.max", "not a duration"},
 		{"a field twice", `{"name":"a","name":"b"}`, "name", "twice"},
 		{"a field twice in other letters", `{"kind":"server","Kind":"client"}`, "Kind", "twice"},
 		{"a field twice inside", `{"subject":{"fixed":[{"type":"O","type":"C"}]}}`, "subject.fixed[0].type", "twice"},
@@ -165,6 +166,106 @@ func TestNewRefuses(t *testing.T) {
 		{"policy that is none", func(c *profile.Config) { c.Policies = []string{"1.2.3", "gold"} }, fault.BadRequest, "policies[1]", "gold"},
 		{"any policy", func(c *profile.Config) { c.Policies = []string{"2.5.29.32.0"} }, fault.BadRequest, "policies[0]", "anyPolicy"},
 		{"a policy twice", func(c *profile.Config) { c.Policies = []string{"1.2.3", "1.2.3"} }, fault.BadRequest, "policies[1]", "twice"},
+		{"noRevAvail and no expiry", func(c *profile.Config) {
+			c.Kind, c.NoRevAvail, c.Validity.NoExpiry = profile.KindDevice, true, true
+		}, fault.BadRequest, "noRevAvail", "noExpiry"},
+		{"no expiry and a default", func(c *profile.Config) {
+			c.Kind, c.Validity.NoExpiry, c.Validity.Default = profile.KindDevice, true, profile.Duration(time.Hour)
+		}, fault.BadRequest, "validity.default", "noExpiry"},
+		{"algorithm twice", func(c *profile.Config) { c.KeyAlgorithms = []string{"p-256", "P-256"} }, fault.BadRequest, "keyAlgorithms[1]", ""},
+		{"RSA bits without RSA", func(c *profile.Config) { c.KeyAlgorithms, c.MinRSABits = []string{"p-256"}, 3072 }, fault.BadRequest, "minRSABits", "no RSA"},
+		{"key usage that the purpose has no use for", func(c *profile.Config) { c.KeyUsage = []string{"contentCommitment"} }, fault.BadRequest, "keyUsage", "serverAuth"},
+		{"mustStaple without servers", func(c *profile.Config) { c.Kind, c.MustStaple = profile.KindClient, true }, fault.BadRequest, "mustStaple", "serverAuth"},
+		{"the kind's CN is not allowed", func(c *profile.Config) {
+			c.Kind, c.Subject.Allowed = profile.KindClient, []string{"O"}
+		}, fault.BadRequest, "subject.allowed", "CN is required"},
+		{"required CN that is not allowed", func(c *profile.Config) {
+			c.Subject.Allowed, c.Subject.Required = []string{"O"}, []string{"CN"}
+		}, fault.BadRequest, "subject.required[0]", "neither"},
+		{"a device that cannot be named", func(c *profile.Config) {
+			c.Kind, c.Subject.Allowed = profile.KindDevice, []string{"O"}
+		}, fault.BadRequest, "subject.allowed", "serialNumber"},
+		{"nothing can be named", func(c *profile.Config) {
+			c.Kind, c.ExtKeyUsage, c.Subject.Allowed, c.SANs = profile.KindOther, []string{"codeSigning"}, []string{}, &profile.SANRules{}
+		}, fault.BadRequest, "subject.allowed", "nothing can be named"},
+		{"suffix that is denied", func(c *profile.Config) {
+			c.SANs = dns(profile.DNSRules{Suffixes: []string{"b.example.org", "a.example.com"}, Denied: []string{"example.com"}})
+		}, fault.BadRequest, "sans.dns.suffixes[1]", "denied"},
+		{"network that is denied", func(c *profile.Config) {
+			c.SANs = &profile.SANRules{IP: &profile.IPRules{Networks: []string{"10.1.0.0/16"}, Denied: []string{"10.0.0.0/8"}}}
+		}, fault.BadRequest, "sans.ip.networks[0]", "denied"},
+		{"denied network that is none", func(c *profile.Config) {
+			c.SANs = &profile.SANRules{IP: &profile.IPRules{Denied: []string{"ten"}}}
+		}, fault.BadRequest, "sans.ip.denied[0]", "not a network"},
+		{"email domain that is denied", func(c *profile.Config) {
+			c.SANs = &profile.SANRules{Email: &profile.EmailRules{Domains: []string{"a.example.com"}, Denied: []string{".example.com"}}}
+		}, fault.BadRequest, "sans.email.domains[0]", "denied"},
+		{"realm that is denied", func(c *profile.Config) {
+			c.SANs = &profile.SANRules{UPN: &profile.UPNRules{Suffixes: []string{"corp.example"}, Denied: []string{"corp.example"}}}
+		}, fault.BadRequest, "sans.upn.suffixes[0]", "denied"},
+		{"prefix that is denied", func(c *profile.Config) {
+			c.SANs = &profile.SANRules{URI: &profile.URIRules{Prefixes: []string{"spiffe://example.com/a/"}, Denied: []string{"SPIFFE://Example.com/"}}}
+		}, fault.BadRequest, "sans.uri.prefixes[0]", "denied"},
+		{"denied prefix that is none", func(c *profile.Config) {
+			c.SANs = &profile.SANRules{URI: &profile.URIRules{Denied: []string{"https://example.com"}}}
+		}, fault.BadRequest, "sans.uri.denied[0]", "beginning"},
+		{"hardware type that is none", func(c *profile.Config) {
+			c.SANs = &profile.SANRules{HardwareModuleName: &profile.HardwareModuleNameRules{Types: []string{"1.2.3", "router"}}}
+		}, fault.BadRequest, "sans.hardwareModuleName.types[1]", "router"},
+		{"hardware type that is denied", func(c *profile.Config) {
+			c.SANs = &profile.SANRules{HardwareModuleName: &profile.HardwareModuleNameRules{Types: []string{"1.2.3"}, Denied: []string{"1.2.3"}}}
+		}, fault.BadRequest, "sans.hardwareModuleName.types[0]", "denied"},
+		{"values of a type that is not allowed", func(c *profile.Config) { c.Subject.Values = map[string][]string{"title": {"Dr"}} }, fault.BadRequest, "subject.values.title", "not allowed"},
+		{"values of a fixed type", func(c *profile.Config) {
+			c.Subject.Fixed, c.Subject.Values = []profile.FixedAttribute{{Type: "O", Value: "Acme"}}, map[string][]string{"O": {"Other"}}
+		}, fault.BadRequest, "subject.values.O", "fixed"},
+		{"values of no type", func(c *profile.Config) { c.Subject.Values = map[string][]string{"colour": {"red"}} }, fault.BadRequest, "subject.values.colour", "no attribute"},
+		{"no values", func(c *profile.Config) { c.Subject.Values = map[string][]string{"O": {}} }, fault.BadRequest, "subject.values.O", "no value"},
+		{"a value that is none", func(c *profile.Config) { c.Subject.Values = map[string][]string{"C": {"DE", "Germany"}} }, fault.BadRequest, "subject.values.C[1]", "two letters"},
+		{"values twice", func(c *profile.Config) {
+			c.Subject.Values = map[string][]string{"O": {"a"}, "organization": {"b"}}
+		}, fault.BadRequest, "subject.values.organization", "twice"},
+		{"template of no type", func(c *profile.Config) {
+			c.Subject.Templates = []profile.FixedAttribute{{Type: "colour", Value: "{device}"}}
+		}, fault.BadRequest, "subject.templates[0].type", "colour"},
+		{"template of a fixed type", func(c *profile.Config) {
+			c.Subject.Fixed = []profile.FixedAttribute{{Type: "OU", Value: "a"}}
+			c.Subject.Templates = []profile.FixedAttribute{{Type: "OU", Value: "{device}"}}
+		}, fault.BadRequest, "subject.templates[0].type", "fixed"},
+		{"two templates of a type", func(c *profile.Config) {
+			c.Subject.Templates = []profile.FixedAttribute{{Type: "L", Value: "{device}"}, {Type: "L", Value: "{CN}"}}
+		}, fault.BadRequest, "subject.templates[1].type", "twice"},
+		{"template without placeholder", func(c *profile.Config) { c.Subject.Templates = []profile.FixedAttribute{{Type: "L", Value: "Bonn"}} }, fault.BadRequest, "subject.templates[0].value", "subject.fixed"},
+		{"template of emailAddress without twin", func(c *profile.Config) {
+			c.Subject.Templates = []profile.FixedAttribute{{Type: "E", Value: "{device}@example.com"}}
+		}, fault.BadRequest, "subject.templates", "twin"},
+		{"SAN template of a kind that is not allowed", func(c *profile.Config) {
+			c.SANs = dns(profile.DNSRules{})
+			c.SANs.Templates = []string{"URI:urn:x:{device}"}
+		}, fault.BadRequest, "sans.templates[0]", "not allowed"},
+		{"SAN template without kind", func(c *profile.Config) {
+			c.SANs = dns(profile.DNSRules{})
+			c.SANs.Templates = []string{"{CN}"}
+		}, fault.BadRequest, "sans.templates[0]", "kind of name"},
+		{"SAN template beyond the suffixes", func(c *profile.Config) {
+			c.SANs = dns(profile.DNSRules{Suffixes: []string{"example.com"}})
+			c.SANs.Templates = []string{"DNS:{CN}.example.com", "DNS:{CN}.example.org"}
+		}, fault.BadRequest, "sans.templates[1]", "none of the domains"},
+		{"SAN template that is no name", func(c *profile.Config) {
+			c.SANs = dns(profile.DNSRules{})
+			c.SANs.Templates = []string{"DNS:{CN}..example.com"}
+		}, fault.BadRequest, "sans.templates[0]", "empty label"},
+		{"IP address in parts", func(c *profile.Config) {
+			c.SANs = &profile.SANRules{IP: &profile.IPRules{}, Templates: []string{"IP:10.0.0.{CN}"}}
+		}, fault.BadRequest, "sans.templates[0]", "parts"},
+		{"only templates and none", func(c *profile.Config) {
+			c.SANs = dns(profile.DNSRules{})
+			c.SANs.OnlyTemplates = true
+		}, fault.BadRequest, "sans.onlyTemplates", "no names"},
+		{"more templates than names", func(c *profile.Config) {
+			c.SANs = dns(profile.DNSRules{})
+			c.SANs.Max, c.SANs.Templates = 1, []string{"DNS:a.{CN}", "DNS:b.{CN}"}
+		}, fault.BadRequest, "sans.templates", "sans.max"},
 		{"noRevAvail and mustStaple", func(c *profile.Config) { c.NoRevAvail, c.MustStaple = true, true }, fault.BadRequest, "mustStaple", "noRevAvail"},
 		{"mustStaple without responder", func(c *profile.Config) { c.NoOCSPAddress, c.MustStaple = true, true }, fault.BadRequest, "mustStaple", "staple"},
 	}
@@ -203,6 +304,16 @@ func TestNewBuiltinKeepsItsRights(t *testing.T) {
 		{"addresses on a root", "root", func(c *profile.Config) { c.NoCRLAddress = false }, fault.PolicyRefused, "noCRLAddress"},
 		{"noRevAvail on a CA", "issuing", func(c *profile.Config) { c.NoRevAvail = true }, fault.BadRequest, "noRevAvail"},
 		{"empty constraints", "issuing", func(c *profile.Config) { c.CA.NameConstraints = &profile.ConstraintRules{} }, fault.BadRequest, "ca.nameConstraints"},
+		{"constraint that permits nothing", "issuing", func(c *profile.Config) {
+			c.CA.NameConstraints = &profile.ConstraintRules{
+				Permitted: profile.SubtreeRules{DNS: []string{"example.org", "a.example.com"}}, Excluded: profile.SubtreeRules{DNS: []string{"example.com"}},
+			}
+		}, fault.BadRequest, "ca.nameConstraints.permitted.dns[1]"},
+		{"network that is permitted and excluded", "issuing", func(c *profile.Config) {
+			c.CA.NameConstraints = &profile.ConstraintRules{
+				Permitted: profile.SubtreeRules{IP: []string{"10.0.0.0/8"}}, Excluded: profile.SubtreeRules{IP: []string{"0.0.0.0/0"}},
+			}
+		}, fault.BadRequest, "ca.nameConstraints.permitted.ip[0]"},
 		{"constraint that is none", "issuing", func(c *profile.Config) {
 			c.CA.NameConstraints = &profile.ConstraintRules{Excluded: profile.SubtreeRules{IP: []string{"0.0.0.1/0"}}}
 		}, fault.BadRequest, "ca.nameConstraints.excluded.ip[0]"},

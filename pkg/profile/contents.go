@@ -54,6 +54,12 @@ type Input struct {
 	// of the profile's.
 	ExtKeyUsage []asn1.ObjectIdentifier
 
+	// Requester, Role, Protocol and Source say who asks and how, for conditions; Device is the identity of the device, for
+	// conditions and templates.
+	Requester, Role, Protocol, Source, Device string
+	// Renewal says that Subject and SANs are those of a certificate of this profile, which templates have made already.
+	Renewal bool
+
 	// Validity is the life asked for, from Now; zero: the profile's default. Not beside NotAfter.
 	Validity time.Duration
 	// NotBefore and NotAfter, if not zero, are the certificate's own, as they will stand in it.
@@ -78,7 +84,8 @@ type Contents struct {
 	// SANs are in normal form, without repetitions; the critical bit follows from an empty Subject (RFC 5280, Section
 	// 4.2.1.6).
 	SANs []der.GeneralName
-	// SANStrings are SANs as pki.Certificate has them: "DNS:...", "IP:...", "URI:...", "email:...", "UPN:...".
+	// SANStrings are SANs as pki.Certificate has them: "DNS:...", "IP:...", "URI:...", "email:...", "UPN:...",
+	// "HMN:type/serial".
 	SANStrings []string
 	// NotBefore and NotAfter are in UTC and whole seconds; NotAfter is inclusive (RFC 5280, Section 4.1.2.5).
 	NotBefore, NotAfter time.Time
@@ -105,7 +112,7 @@ type builder struct {
 }
 
 // sanBits are indexes into builder.has.
-var sanBits = [...]string{"dns", "ip", "email", "uri", "upn"}
+var sanBits = [...]string{"dns", "ip", "email", "uri", "upn", "hardwareModuleName"}
 
 const (
 	hasDNS = iota
@@ -113,12 +120,16 @@ const (
 	hasEmail
 	hasURI
 	hasUPN
+	hasHardwareModuleName
 )
 
 // Contents returns what the certificate for a request will say, or why there will be none. Errors are faults with the
 // input's field: PolicyRefused where the profile or the issuer forbids it, BadPublicKey for a key of a kind that the
 // profile does not certify, BadRequest and BadCSR for names that are none.
 func (p *Profile) Contents(in Input) (Contents, error) {
+	if p.config.Disabled {
+		return Contents{}, refused("profile", "the profile %s is disabled: nothing is issued with it", p.Name())
+	}
 	b := builder{p: p, in: &in, explicitSubject: in.Subject != nil, explicitSANs: in.SANs != nil}
 	for _, step := range [...]func() error{b.key, b.wishes, b.subject, b.names, b.validity} {
 		if err := step(); err != nil {
@@ -131,7 +142,7 @@ func (p *Profile) Contents(in Input) (Contents, error) {
 		}
 	}
 	b.c.SubjectString = FormatSubject(b.c.Subject)
-	return b.c, nil
+	return b.c, b.conditions()
 }
 
 func refused(field, format string, args ...any) *fault.Error {
@@ -219,22 +230,25 @@ func purposeNames(oids []asn1.ObjectIdentifier) string {
 
 // subject copies the attributes that the profile allows. The common name is settled by names, which knows the others.
 func (b *builder) subject() error {
-	p, from := b.p, b.in.CSR.Subject
-	if b.explicitSubject {
-		from = b.in.Subject
-	}
+	p, in, from := b.p, b.in, b.requestedSubject()
 	if len(from) > maxSubjectAttributes {
 		return refused("subject", "the subject has more than %d attributes", maxSubjectAttributes)
 	}
-	b.c.Subject = append(make([]der.Attribute, 0, len(p.subjectFixed)+len(from)+1), p.subjectFixed...)
+	b.c.Subject = append(make([]der.Attribute, 0, len(p.subjectFixed)+len(p.subjectTemplates)+len(from)+1), p.subjectFixed...)
+	if err := b.subjectTemplates(); err != nil {
+		return err
+	}
 	for i := range from {
 		oid := from[i].Type
 		t := typeOf(oid)
 		if from[i].Value == "" {
 			continue // some devices send their whole form, filled in or not
 		}
-		isFixed := p.isFixed(oid)
-		if !isFixed && !p.allowsAttribute(oid) {
+		isFixed := p.isFixed(oid) || p.isTemplated(oid) && !in.Renewal
+		if !isFixed && !p.allowsAttribute(oid) && !p.isTemplated(oid) {
+			if p.consumes(oid) {
+				continue
+			}
 			if b.explicitSubject || p.config.StrictSubject {
 				return refused("subject", "the profile %s does not allow %s in the subject", p.Name(), t.name)
 			}
@@ -249,8 +263,8 @@ func (b *builder) subject() error {
 			continue
 		}
 		if isFixed {
-			switch same := slices.ContainsFunc(p.subjectFixed, func(a der.Attribute) bool { return a.Type.Equal(oid) && a.Value == value }); {
-			case same:
+			switch same := slices.ContainsFunc(b.c.Subject, func(a der.Attribute) bool { return a.Type.Equal(oid) && a.Value == value }); {
+			case same, p.consumes(oid):
 			case b.explicitSubject:
 				return refused("subject", "the profile %s sets %s in the subject itself", p.Name(), t.name)
 			default:
@@ -266,6 +280,32 @@ func (b *builder) subject() error {
 			return refused("subject", "%s stands twice in the subject", t.name)
 		}
 		b.c.Subject = append(b.c.Subject, der.Attribute{Type: oid, Value: value})
+	}
+	return nil
+}
+
+// subjectTemplates appends what the profile makes of the request.
+func (b *builder) subjectTemplates() error {
+	if b.in.Renewal {
+		return nil
+	}
+	for i := range b.p.subjectTemplates {
+		t := &b.p.subjectTemplates[i]
+		text, err := b.expand(&t.template, func(value string) (string, error) { return value, nil })
+		if err != nil {
+			return err
+		}
+		value, warning, err := normalizeAttribute(t.attribute, text)
+		if err == nil && value == "" {
+			err = errors.New("empty")
+		}
+		if err != nil {
+			return refused("subject", "the profile %s makes %s of the request as %q: %v", b.p.Name(), t.attribute.name, clip(text), err)
+		}
+		if warning != "" {
+			b.warn("%s in the subject: %s", t.attribute.name, warning)
+		}
+		b.c.Subject = append(b.c.Subject, der.Attribute{Type: t.attribute.oid, Value: value})
 	}
 	return nil
 }
@@ -324,10 +364,17 @@ func normalizeAttribute(t attributeType, value string) (text, warning string, er
 
 // names settles the alternative names and the common name, each of which may give the other.
 func (b *builder) names() error {
-	p, from := b.p, b.in.CSR.SANs
-	if b.explicitSANs {
-		from = b.in.SANs
+	p, from := b.p, b.requestedSANs()
+	made, err := b.sanTemplates()
+	if err != nil {
+		return err
 	}
+	if p.sans.OnlyTemplates && !b.in.Renewal {
+		if from, err = b.onlyTemplates(from, made); err != nil {
+			return err
+		}
+	}
+	from = slices.Concat(from, made)
 	if n := len(from); n > 0 {
 		if n > p.sans.Max {
 			return refused("sans", "%d names; the profile %s allows %d", n, p.Name(), p.sans.Max)
@@ -357,9 +404,53 @@ func (b *builder) names() error {
 	return b.complete()
 }
 
+// sanTemplates returns the names that the profile makes of the request.
+func (b *builder) sanTemplates() ([]der.GeneralName, error) {
+	if b.in.Renewal || len(b.p.sanTemplates) == 0 {
+		return nil, nil
+	}
+	names := make([]der.GeneralName, 0, len(b.p.sanTemplates))
+	for i := range b.p.sanTemplates {
+		t := &b.p.sanTemplates[i]
+		text, err := b.expand(&t.template, t.put)
+		if err != nil {
+			return nil, err
+		}
+		name, err := ParseSAN(t.prefix + text)
+		if err != nil {
+			return nil, refused("sans", "the profile %s makes a name of the request as %q: %v", b.p.Name(), clip(t.prefix+text), err)
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+// onlyTemplates drops or refuses the names that a request brings itself. Those that the profile makes too are no matter.
+func (b *builder) onlyTemplates(from, made []der.GeneralName) ([]der.GeneralName, error) {
+	for i := range from {
+		same := slices.ContainsFunc(made, func(n der.GeneralName) bool {
+			return n.Tag == from[i].Tag && n.Text == from[i].Text && slices.Equal(n.Raw, from[i].Raw) && n.TypeID.Equal(from[i].TypeID)
+		})
+		switch {
+		case same:
+		case b.explicitSANs:
+			return nil, refused("sans", "the profile %s makes the names itself", b.p.Name()).WithHint("leave sans out of the request")
+		default:
+			b.warn("the profile %s makes the names itself; those of the CSR were left out", b.p.Name())
+			return nil, nil
+		}
+	}
+	return nil, nil
+}
+
 // complete refuses what lacks something.
 func (b *builder) complete() error {
 	p := b.p
+	for i := range b.c.Subject {
+		if a := &b.c.Subject[i]; !p.allowsValue(a) {
+			return refused("subject", "the profile %s does not allow %q as %s", p.Name(), clip(a.Value), typeOf(a.Type).name)
+		}
+	}
 	for _, oid := range p.subjectRequired {
 		if b.attribute(oid) < 0 {
 			return refused("subject", "the profile %s needs %s in the subject", p.Name(), typeOf(oid).name)
@@ -416,6 +507,9 @@ func (b *builder) add(n *der.GeneralName) error {
 		if len(p.networks) > 0 && !slices.ContainsFunc(p.networks, func(n netip.Prefix) bool { return n.Contains(addr) }) {
 			return refused("sans", "%s is in none of the networks of the profile %s", addr, p.Name())
 		}
+		if slices.ContainsFunc(p.deniedNetworks, func(n netip.Prefix) bool { return n.Contains(addr) }) {
+			return refused("sans", "the profile %s denies %s", p.Name(), addr)
+		}
 		written := addr.String()
 		if err := b.checkReserved(written); err != nil {
 			return err
@@ -429,7 +523,7 @@ func (b *builder) add(n *der.GeneralName) error {
 		if err != nil {
 			return bad(err)
 		}
-		if err := b.domain(domain, p.sans.Email.Domains); err != nil {
+		if err := b.domain(domain, p.sans.Email.Domains, p.sans.Email.Denied); err != nil {
 			return err
 		}
 		if warning != "" {
@@ -447,13 +541,27 @@ func (b *builder) add(n *der.GeneralName) error {
 		if !p.allowsURI(n.Text) {
 			return refused("sans", "%q begins with none of the prefixes of the profile %s", clip(n.Text), p.Name())
 		}
+		if p.deniesURI(n.Text) {
+			return refused("sans", "the profile %s denies %q", p.Name(), clip(n.Text))
+		}
 		if err := b.checkReserved(host); err != nil {
 			return err
 		}
 		name, text, kind = der.URI(n.Text), "URI:"+n.Text, hasURI
 	case der.TagOtherName:
+		if isHardwareModule(n) {
+			if p.sans.HardwareModuleName == nil {
+				return disallowed("hardware module names")
+			}
+			var err error
+			if name, text, err = b.hardwareModuleName(n); err != nil {
+				return err
+			}
+			kind = hasHardwareModuleName
+			break
+		}
 		if n.Raw != nil || n.Text == "" || !isUPN(n) {
-			return disallowed("otherNames but for user principal names")
+			return disallowed("otherNames but for user principal and hardware module names")
 		}
 		if p.sans.UPN == nil {
 			return disallowed("user principal names")
@@ -462,7 +570,7 @@ func (b *builder) add(n *der.GeneralName) error {
 		if err != nil {
 			return bad(err)
 		}
-		if err := b.domain(realm, p.sans.UPN.Suffixes); err != nil {
+		if err := b.domain(realm, p.sans.UPN.Suffixes, p.sans.UPN.Denied); err != nil {
 			return err
 		}
 		if warning != "" {
@@ -484,6 +592,20 @@ func (b *builder) add(n *der.GeneralName) error {
 var upnType = der.UPN("").TypeID
 
 func isUPN(n *der.GeneralName) bool { return n.TypeID.Equal(upnType) }
+
+// hardwareModuleName checks a name against the profile's rules and returns its normal form.
+func (b *builder) hardwareModuleName(n *der.GeneralName) (der.GeneralName, string, error) {
+	m, err := parseHardwareModule(n)
+	if err != nil {
+		return der.GeneralName{}, "", malformed(b.explicitSANs, "sans", "%v", err)
+	}
+	p := b.p
+	if len(p.hardwareTypes) > 0 && !containsOID(p.hardwareTypes, m.kind) || containsOID(p.hardwareDenied, m.kind) {
+		return der.GeneralName{}, "", refused("sans", "%s is none of the hardware types of the profile %s", m.kind, p.Name())
+	}
+	name, err := m.name()
+	return name, "HMN:" + m.String(), err
+}
 
 // host checks a DNS name or wildcard against the profile's rules and returns its normal form.
 func (b *builder) host(text string) (string, error) {
@@ -517,15 +639,44 @@ func (b *builder) host(text string) (string, error) {
 }
 
 // domain checks the domain of an address.
-func (b *builder) domain(domain string, allowed []string) error {
+func (b *builder) domain(domain string, allowed, denied []string) error {
 	if len(allowed) > 0 && !slices.ContainsFunc(allowed, func(a string) bool { return hostMatches(domain, a) }) {
 		return refused("sans", "%q is none of the domains of the profile %s", clip(domain), b.p.Name())
+	}
+	if slices.ContainsFunc(denied, func(d string) bool { return hostMatches(domain, d) }) {
+		return refused("sans", "the profile %s denies %q", b.p.Name(), clip(domain))
 	}
 	return nil
 }
 
 func (p *Profile) allowsURI(uri string) bool {
 	return len(p.sans.URI.Prefixes) == 0 || slices.ContainsFunc(p.sans.URI.Prefixes, func(prefix string) bool { return strings.HasPrefix(uri, prefix) })
+}
+
+func (p *Profile) deniesURI(uri string) bool {
+	folded := foldURI(uri)
+	return slices.ContainsFunc(p.deniedURIs, func(prefix string) bool { return strings.HasPrefix(folded, prefix) })
+}
+
+// foldURI takes from a URI what different writings of the same have apart: letter case, percent-encoding, user and port.
+// It is for refusing, where too much is better than too little.
+func foldURI(uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil {
+		return strings.ToLower(uri)
+	}
+	if u.Opaque != "" || u.Host == "" {
+		text, err := url.PathUnescape(uri)
+		if err != nil {
+			text = uri
+		}
+		return strings.ToLower(text)
+	}
+	path := u.Path // decoded
+	if path == "" {
+		path = "/"
+	}
+	return strings.ToLower(u.Scheme + "://" + u.Hostname() + path)
 }
 
 // checkReserved keeps the names of our own listeners to ourselves, also from wildcards: whoever had a certificate for
@@ -558,7 +709,7 @@ func (b *builder) emailAttribute() error {
 	if slices.Contains(b.c.SANStrings, "email:"+address) {
 		return nil
 	}
-	if b.explicitSANs && !b.explicitSubject && !b.p.isFixed(pki.OIDEmailAddress) {
+	if b.explicitSANs && !b.explicitSubject && !b.p.sets(pki.OIDEmailAddress) {
 		b.warn("the emailAddress of the CSR's subject is none of the names of the request; it was left out")
 		b.removeAttribute(i)
 		return nil
@@ -623,7 +774,7 @@ func (b *builder) derive() error {
 		default:
 			return nil
 		}
-		if p.sans.URI == nil || !p.allowsURI(urn) || slices.ContainsFunc(b.in.Issuer.Constraints, (*Constraints).constrainsURIs) {
+		if p.sans.URI == nil || !p.allowsURI(urn) || p.deniesURI(urn) || slices.ContainsFunc(b.in.Issuer.Constraints, (*Constraints).constrainsURIs) {
 			return nil
 		}
 		name, b.onlyDerived = der.URI(urn), true
@@ -670,7 +821,7 @@ func (b *builder) commonName() error {
 			return nil
 		}
 	}
-	if b.explicitSANs && !b.explicitSubject && !p.isFixed(pki.OIDCommonName) {
+	if b.explicitSANs && !b.explicitSubject && !p.sets(pki.OIDCommonName) {
 		b.warn("the CN of the CSR, %q, is none of the names of the request; it was left out", clip(cn))
 		b.removeAttribute(i)
 		b.commonNameFromSAN()

@@ -4,7 +4,9 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -36,10 +38,24 @@ type Profile struct {
 	subjectRequired []asn1.ObjectIdentifier
 	subjectFixed    []der.Attribute
 
-	sans     SANRules // lists in normal form
-	networks []netip.Prefix
+	subjectTemplates []subjectTemplate
+	subjectValues    []subjectValues
+
+	sans                          SANRules // lists in normal form
+	networks, deniedNetworks      []netip.Prefix
+	hardwareTypes, hardwareDenied []asn1.ObjectIdentifier
+	deniedURIs                    []string // by foldURI
+	sanTemplates                  []sanTemplate
+
+	conditions []condition
 
 	defaultLife, maxLife, backdate Duration
+}
+
+// subjectValues are the only values of a type.
+type subjectValues struct {
+	oid    asn1.ObjectIdentifier
+	values []string
 }
 
 // kindDefaults are what a configuration leaves out.
@@ -125,7 +141,8 @@ func build(c Config) (*Profile, error) {
 		return nil, badField("kind", "%q is no kind; there are server, client, device, peer, email, other", clip(string(c.Kind)))
 	}
 	for _, step := range []func(kindDefaults) error{
-		p.buildKeys, p.buildUsage, p.buildValidity, p.buildSubject, p.buildSANs, p.buildExtensions,
+		p.buildKeys, p.buildUsage, p.buildValidity, p.buildSubject, p.buildSANs, p.buildTemplates, p.buildNames, p.buildExtensions,
+		p.buildConditions,
 	} {
 		if err := step(defaults); err != nil {
 			return nil, err
@@ -193,7 +210,13 @@ func (p *Profile) buildKeys(kindDefaults) error {
 		if c.Kind == KindRA && !algorithm.IsRSA() {
 			return badField(field, "an RA decrypts, which takes an RSA key")
 		}
+		if slices.Contains(p.keyAlgorithms, algorithm) {
+			return badField(field, "%s stands twice", name)
+		}
 		p.keyAlgorithms = append(p.keyAlgorithms, algorithm)
+	}
+	if c.MinRSABits != 0 && !p.anyRSA && !slices.ContainsFunc(p.keyAlgorithms, keys.Algorithm.IsRSA) {
+		return badField("minRSABits", "keyAlgorithms has no RSA")
 	}
 	return nil
 }
@@ -239,11 +262,42 @@ func (p *Profile) buildUsage(defaults kindDefaults) error {
 		}
 		p.extKeyUsage = append(p.extKeyUsage, oid)
 	}
+	if err := p.checkPurposes(); err != nil {
+		return err
+	}
 	if containsOID(p.extKeyUsage, pki.OIDTimeStamping) {
 		if len(p.extKeyUsage) > 1 {
 			return badField("extKeyUsage", "timeStamping stands alone (RFC 3161, Section 2.3)")
 		}
 		p.extKeyUsageCritical = true
+	}
+	return nil
+}
+
+// consistent are the key usages of which a purpose takes one at the least (RFC 5280, Section 4.2.1.12).
+var consistent = map[string]x509.KeyUsage{
+	"serverAuth":      x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment | x509.KeyUsageKeyAgreement,
+	"clientAuth":      x509.KeyUsageDigitalSignature | x509.KeyUsageKeyAgreement,
+	"codeSigning":     x509.KeyUsageDigitalSignature,
+	"emailProtection": x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment | x509.KeyUsageKeyEncipherment | x509.KeyUsageKeyAgreement,
+	"timeStamping":    x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment,
+	"OCSPSigning":     x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment,
+}
+
+// checkPurposes refuses a purpose that no verifier would grant beside the key usage.
+func (p *Profile) checkPurposes() error {
+	for _, algorithm := range keys.Algorithms() {
+		if !p.AllowsKey(algorithm) {
+			continue
+		}
+		for _, oid := range p.extKeyUsage {
+			name := ExtKeyUsageName(oid)
+			if wanted, known := consistent[name]; known && p.KeyUsage(algorithm)&wanted == 0 {
+				return badField("keyUsage", "of a %s key it is %s, with which %s is good for nothing (RFC 5280, Section 4.2.1.12)", algorithm,
+					strings.Join(KeyUsageNames(p.KeyUsage(algorithm)), ", "), name).
+					WithHint("it takes one of %s", strings.Join(KeyUsageNames(wanted), ", "))
+			}
+		}
 	}
 	return nil
 }
@@ -277,6 +331,12 @@ func (p *Profile) buildValidity(defaults kindDefaults) error {
 	}
 	if v.NoExpiry && p.config.Kind != KindDevice {
 		return badField("validity.noExpiry", "only devices can be without an end")
+	}
+	if v.NoExpiry && v.Default != 0 {
+		return badField("validity.default", "beside validity.noExpiry, which is the default then")
+	}
+	if v.NoExpiry && p.config.NoRevAvail {
+		return badField("noRevAvail", "beside validity.noExpiry: such a certificate could never be taken back")
 	}
 	return nil
 }
@@ -339,12 +399,82 @@ func (p *Profile) buildSubject(defaults kindDefaults) error {
 	if len(p.subjectFixed) > maxSubjectAttributes/2 {
 		return badField("subject.fixed", "more than %d attributes", maxSubjectAttributes/2)
 	}
+	return nil
+}
+
+// sets says that the profile settles attributes of this type itself.
+func (p *Profile) sets(oid asn1.ObjectIdentifier) bool { return p.isFixed(oid) || p.isTemplated(oid) }
+
+// canHave says whether a subject can have an attribute of this type.
+func (p *Profile) canHave(oid asn1.ObjectIdentifier) bool {
+	return p.sets(oid) || p.allowsAttribute(oid)
+}
+
+// buildNames refuses what cannot come together in subject and names.
+func (p *Profile) buildNames(kindDefaults) error {
+	s := &p.config.Subject
 	for i, oid := range p.subjectRequired {
-		if !containsOID(p.subjectAllowed, oid) && !p.isFixed(oid) && !oid.Equal(pki.OIDCommonName) {
-			return badField(fmt.Sprintf("subject.required[%d]", i), "%s is neither allowed nor fixed", typeOf(oid).name)
+		if p.canHave(oid) {
+			continue
 		}
+		if s.Required == nil {
+			return badField("subject.allowed", "%s is required by the kind %s, but not allowed", typeOf(oid).name, p.config.Kind).
+				WithHint("allow it, or set subject.required to an empty list")
+		}
+		return badField(fmt.Sprintf("subject.required[%d]", i), "%s is neither allowed nor fixed", typeOf(oid).name)
+	}
+	if p.config.Kind == KindDevice && !p.canHave(pki.OIDCommonName) && !p.canHave(pki.OIDSerialNumber) {
+		return badField("subject.allowed", "a device needs CN or serialNumber, and neither is allowed")
+	}
+	if p.sans.Email == nil && p.sets(pki.OIDEmailAddress) {
+		field := "subject.templates"
+		if p.isFixed(pki.OIDEmailAddress) {
+			field = "subject.fixed"
+		}
+		return badField(field, "emailAddress needs its twin among the alternative names; allow sans.email") // RFC 5280, Section 4.1.2.6
+	}
+	if len(p.subjectAllowed)+len(p.subjectFixed)+len(p.subjectTemplates) == 0 && !slices.ContainsFunc(sanKinds, p.sans.allows) {
+		return badField("subject.allowed", "nothing can be named: neither attributes nor alternative names are allowed")
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Values)) {
+		field := "subject.values." + clip(name)
+		t, err := attributeTypeByName(name)
+		switch {
+		case err != nil:
+			return badField(field, "%v", err)
+		case p.isFixed(t.oid):
+			return badField(field, "%s is fixed", t.name)
+		case !p.canHave(t.oid):
+			return badField(field, "%s is not allowed in the subject", t.name)
+		case len(s.Values[name]) == 0:
+			return badField(field, "no value; leave %s out of subject.allowed instead", t.name)
+		case slices.ContainsFunc(p.subjectValues, func(v subjectValues) bool { return v.oid.Equal(t.oid) }):
+			return badField(field, "%s stands twice", t.name)
+		}
+		v := subjectValues{oid: t.oid}
+		for i, text := range s.Values[name] {
+			value, _, err := normalizeAttribute(t, text)
+			if err == nil && value == "" {
+				err = errors.New("empty")
+			}
+			if err != nil {
+				return badField(fmt.Sprintf("%s[%d]", field, i), "%v", err)
+			}
+			v.values = append(v.values, value)
+		}
+		p.subjectValues = append(p.subjectValues, v)
 	}
 	return nil
+}
+
+// allowsValue says whether an attribute has one of the values of its type.
+func (p *Profile) allowsValue(a *der.Attribute) bool {
+	for i := range p.subjectValues {
+		if p.subjectValues[i].oid.Equal(a.Type) {
+			return slices.Contains(p.subjectValues[i].values, a.Value)
+		}
+	}
+	return true
 }
 
 func (p *Profile) isFixed(oid asn1.ObjectIdentifier) bool {
@@ -357,7 +487,7 @@ func (p *Profile) isFixed(oid asn1.ObjectIdentifier) bool {
 }
 
 // sanKinds are the names of kinds in configurations, in the order of RFC 5280's choices that they stand for.
-var sanKinds = []string{"upn", "email", "dns", "uri", "ip"}
+var sanKinds = []string{"upn", "hardwareModuleName", "email", "dns", "uri", "ip"}
 
 func (p *Profile) buildSANs(defaults kindDefaults) error {
 	p.sans = defaults.sans
@@ -373,7 +503,7 @@ func (p *Profile) buildSANs(defaults kindDefaults) error {
 	}
 	for i, kind := range s.RequireOneOf {
 		if !slices.Contains(sanKinds, kind) {
-			return badField(fmt.Sprintf("sans.requireOneOf[%d]", i), "%q is none of dns, ip, email, uri, upn", clip(kind))
+			return badField(fmt.Sprintf("sans.requireOneOf[%d]", i), "%q is none of dns, ip, email, uri, upn, hardwareModuleName", clip(kind))
 		}
 		if !s.allows(kind) {
 			return badField(fmt.Sprintf("sans.requireOneOf[%d]", i), "%s is required, but not allowed", kind)
@@ -403,11 +533,20 @@ func (p *Profile) buildSANs(defaults kindDefaults) error {
 		if rules.Denied, err = domains("dns.denied", rules.Denied); err != nil {
 			return err
 		}
+		if err := allDenied("sans.dns.suffixes", rules.Suffixes, rules.Denied, within); err != nil {
+			return err
+		}
 		s.DNS = &rules
 	}
 	if s.Email != nil {
 		rules := *s.Email
 		if rules.Domains, err = domains("email.domains", rules.Domains); err != nil {
+			return err
+		}
+		if rules.Denied, err = domains("email.denied", rules.Denied); err != nil {
+			return err
+		}
+		if err := allDenied("sans.email.domains", rules.Domains, rules.Denied, hostWithin); err != nil {
 			return err
 		}
 		s.Email = &rules
@@ -417,32 +556,111 @@ func (p *Profile) buildSANs(defaults kindDefaults) error {
 		if rules.Suffixes, err = domains("upn.suffixes", rules.Suffixes); err != nil {
 			return err
 		}
+		if rules.Denied, err = domains("upn.denied", rules.Denied); err != nil {
+			return err
+		}
+		if err := allDenied("sans.upn.suffixes", rules.Suffixes, rules.Denied, hostWithin); err != nil {
+			return err
+		}
 		s.UPN = &rules
 	}
 	if s.URI != nil {
+		if err := checkPrefixes("sans.uri.prefixes", s.URI.Prefixes); err != nil {
+			return err
+		}
+		if err := checkPrefixes("sans.uri.denied", s.URI.Denied); err != nil {
+			return err
+		}
+		for _, prefix := range s.URI.Denied {
+			p.deniedURIs = append(p.deniedURIs, foldURI(prefix))
+		}
 		for i, prefix := range s.URI.Prefixes {
-			scheme, rest, found := strings.Cut(prefix, ":")
-			authority, hierarchical := strings.CutPrefix(rest, "//")
-			// A prefix that ends inside a host would let spiffe://example.com.evil through.
-			if _, err := normalizeURI(prefix + "x"); !found || scheme == "" || err != nil || hierarchical && !strings.Contains(authority, "/") {
-				return badField(fmt.Sprintf("sans.uri.prefixes[%d]", i), "%q is not the beginning of an absolute URI", clip(prefix)).
-					WithHint(`for example "spiffe://example.com/" or "urn:"; the host ends with a slash`)
+			if p.deniesURI(prefix) {
+				return badField(fmt.Sprintf("sans.uri.prefixes[%d]", i), "%q is allowed and denied", clip(prefix))
 			}
 		}
 	}
-	if s.Email == nil && p.isFixed(pki.OIDEmailAddress) {
-		return badField("subject.fixed", "emailAddress needs its twin among the alternative names; allow sans.email") // RFC 5280, Section 4.1.2.6
-	}
 	if s.IP != nil {
-		for i, network := range s.IP.Networks {
-			prefix, err := parseNetwork(network)
-			if err != nil {
-				return badField(fmt.Sprintf("sans.ip.networks[%d]", i), "%v", err)
+		if p.networks, err = networks("sans.ip.networks", s.IP.Networks); err != nil {
+			return err
+		}
+		if p.deniedNetworks, err = networks("sans.ip.denied", s.IP.Denied); err != nil {
+			return err
+		}
+		for i, n := range p.networks {
+			if slices.ContainsFunc(p.deniedNetworks, func(d netip.Prefix) bool { return d.Bits() <= n.Bits() && d.Contains(n.Addr()) }) {
+				return badField(fmt.Sprintf("sans.ip.networks[%d]", i), "%s is allowed and denied", n)
 			}
-			p.networks = append(p.networks, prefix)
+		}
+	}
+	if s.HardwareModuleName != nil {
+		if p.hardwareTypes, err = hardwareTypes("sans.hardwareModuleName.types", s.HardwareModuleName.Types); err != nil {
+			return err
+		}
+		if p.hardwareDenied, err = hardwareTypes("sans.hardwareModuleName.denied", s.HardwareModuleName.Denied); err != nil {
+			return err
+		}
+		for i, oid := range p.hardwareTypes {
+			if containsOID(p.hardwareDenied, oid) {
+				return badField(fmt.Sprintf("sans.hardwareModuleName.types[%d]", i), "%s is allowed and denied", oid)
+			}
 		}
 	}
 	return nil
+}
+
+// allDenied refuses an allowed pattern that a denied one leaves nothing of.
+func allDenied(field string, allowed, denied []string, within func(name, pattern string) bool) error {
+	for i, a := range allowed {
+		for _, d := range denied {
+			if within(a, d) {
+				return badField(fmt.Sprintf("%s[%d]", field, i), "%q is allowed and denied", clip(a))
+			}
+		}
+	}
+	return nil
+}
+
+// hostWithin says whether a pattern of hostMatches is part of another.
+func hostWithin(a, d string) bool {
+	return a == d || !strings.HasPrefix(a, ".") && hostMatches(a, d) || strings.HasPrefix(d, ".") && strings.HasSuffix(a, d)
+}
+
+func checkPrefixes(field string, prefixes []string) error {
+	for i, prefix := range prefixes {
+		scheme, rest, found := strings.Cut(prefix, ":")
+		authority, hierarchical := strings.CutPrefix(rest, "//")
+		// A prefix that ends inside a host would let spiffe://example.com.evil through.
+		if _, err := normalizeURI(prefix + "x"); !found || scheme == "" || err != nil || hierarchical && !strings.Contains(authority, "/") {
+			return badField(fmt.Sprintf("%s[%d]", field, i), "%q is not the beginning of an absolute URI", clip(prefix)).
+				WithHint(`for example "spiffe://example.com/" or "urn:"; the host ends with a slash`)
+		}
+	}
+	return nil
+}
+
+func networks(field string, texts []string) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for i, text := range texts {
+		prefix, err := parseNetwork(text)
+		if err != nil {
+			return nil, badField(fmt.Sprintf("%s[%d]", field, i), "%v", err)
+		}
+		out = append(out, prefix)
+	}
+	return out, nil
+}
+
+func hardwareTypes(field string, texts []string) ([]asn1.ObjectIdentifier, error) {
+	var out []asn1.ObjectIdentifier
+	for i, text := range texts {
+		oid, ok := parseOID(text)
+		if !ok {
+			return nil, badField(fmt.Sprintf("%s[%d]", field, i), "%q is not an object identifier in dotted numbers", clip(text))
+		}
+		out = append(out, oid)
+	}
+	return out, nil
 }
 
 // allows says whether a kind of name has rules.
@@ -458,6 +676,8 @@ func (s *SANRules) allows(kind string) bool {
 		return s.URI != nil
 	case "upn":
 		return s.UPN != nil
+	case "hardwareModuleName":
+		return s.HardwareModuleName != nil
 	}
 	return false
 }
@@ -499,6 +719,9 @@ func (p *Profile) buildExtensions(kindDefaults) error {
 			return badField("mustStaple", "beside noRevAvail: there is no status to staple")
 		}
 	}
+	if c.MustStaple && !containsOID(p.extKeyUsage, pki.OIDServerAuth) {
+		return badField("mustStaple", "without the purpose serverAuth: TLS servers staple") // RFC 7633, Section 4
+	}
 	if c.MustStaple && c.NoOCSPAddress {
 		return badField("mustStaple", "without the address of the OCSP responder a server has nothing to staple")
 	}
@@ -521,6 +744,22 @@ func (p *Profile) buildExtensions(kindDefaults) error {
 		return err
 	}
 	p.nameConstraints = &der.NameConstraints{Permitted: permitted, Excluded: excluded}
+	if err := allDenied("ca.nameConstraints.permitted.dns", permitted.DNS, excluded.DNS, within); err != nil {
+		return err
+	}
+	if err := allDenied("ca.nameConstraints.permitted.email", permitted.Email, excluded.Email, func(a, d string) bool {
+		return a == d || strings.Contains(a, "@") && emailMatches(a, d) || !strings.Contains(a, "@") && !strings.Contains(d, "@") && hostWithin(a, d)
+	}); err != nil {
+		return err
+	}
+	if err := allDenied("ca.nameConstraints.permitted.uri", permitted.URI, excluded.URI, hostWithin); err != nil {
+		return err
+	}
+	for i, n := range permitted.IP {
+		if slices.ContainsFunc(excluded.IP, func(d netip.Prefix) bool { return d.Bits() <= n.Bits() && d.Contains(n.Addr()) }) {
+			return badField(fmt.Sprintf("ca.nameConstraints.permitted.ip[%d]", i), "%s is allowed and denied", n)
+		}
+	}
 	if isEmpty(&permitted) && isEmpty(&excluded) {
 		return badField("ca.nameConstraints", "neither permits nor excludes anything") // RFC 5280, Section 4.2.1.10
 	}
@@ -604,6 +843,9 @@ func (p *Profile) Description() string { return p.config.Description }
 
 // Kind is what the certificates are for.
 func (p *Profile) Kind() Kind { return p.config.Kind }
+
+// Disabled says that nothing is issued with the profile.
+func (p *Profile) Disabled() bool { return p.config.Disabled }
 
 // Internal says that only the server itself may use the profile.
 func (p *Profile) Internal() bool { return p.config.Internal }

@@ -166,7 +166,8 @@ func writeEscaped(b *strings.Builder, value string) {
 }
 
 // ParseSAN reads a name as people write it: "DNS:host.example.com", "IP:192.0.2.1", "email:a@example.com",
-// "URI:spiffe://example.com/a" or "UPN:a@corp.example", the prefix in any letter case. Without prefix it is an IP
+// "URI:spiffe://example.com/a", "UPN:a@corp.example" or, for a hardware module name, "HMN:1.3.6.1.4.1.99999.1/SN-0017" or
+// "HMN:1.3.6.1.4.1.99999.1/0x00A7" with the serial number's octets, the prefix in any letter case. Without prefix it is an IP
 // address, a URI (with "://" or "urn:"), an email address or, otherwise, a DNS name. Domain names may be
 // internationalized. Values are judged by [Profile.Contents].
 //
@@ -207,6 +208,16 @@ func ParseSAN(text string) (der.GeneralName, error) {
 				return der.GeneralName{}, refuse("%q is not an IP address", clip(value))
 			}
 			return der.GeneralName{Tag: der.TagIPAddress, Raw: addr.WithZone("").AsSlice()}, zoneless(addr, refuse)
+		case "hmn":
+			m, err := readHardwareModule(value)
+			if err != nil {
+				return der.GeneralName{}, refuse("%v", err)
+			}
+			name, err := m.name()
+			if err != nil {
+				return der.GeneralName{}, refuse("%q: a type that cannot be encoded", clip(value))
+			}
+			return name, nil
 		case "urn":
 			return der.URI(text), nil
 		}
