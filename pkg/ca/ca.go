@@ -42,7 +42,7 @@ const serialDraws = 3
 type Store interface {
 	store.Certificates
 	ChangeStatus(ctx context.Context, c store.StatusChange) (pki.Certificate, error)
-	AllProfiles(ctx context.Context) ([]pki.ProfileVersion, error)
+	store.Profiles
 	BlockedKeys(ctx context.Context) (map[[32]byte]store.BlockedKey, error)
 }
 
@@ -182,13 +182,25 @@ type Issued struct {
 // Issue makes a certificate. Refusals are faults of the kinds BadRequest, BadCSR, BadPublicKey, PolicyRefused and NotFound;
 // Unavailable means that the store or the clock does not allow it now, and that nothing was issued.
 func (a *Authority) Issue(ctx context.Context, r Request) (*Issued, error) {
-	p, err := a.Profile(r.Profile)
 	if r.Profile == "" {
 		return nil, fault.New(fault.BadRequest, "the request names no profile").WithField("profile")
 	}
+	p, err := a.Profile(r.Profile)
 	if err != nil {
 		return nil, err
 	}
+	key, err := a.admit(p, r)
+	if err != nil {
+		return nil, err
+	}
+	if r.action == "" {
+		r.action = audit.ActionIssue
+	}
+	return a.issue(ctx, key, p, r, r.CSR.PublicKey, r.CSR.SPKI, r.CSR.SPKIHash)
+}
+
+// admit returns the issuer key that a request from outside is for, or why there is none for it.
+func (a *Authority) admit(p *Profile, r Request) (*issuer.Key, error) {
 	i, err := a.cfg.Issuers.Current().Issuer(r.Issuer)
 	if err != nil {
 		return nil, err
@@ -202,10 +214,7 @@ func (a *Authority) Issue(ctx context.Context, r Request) (*Issued, error) {
 	if err := a.checkKey(r.CSR.SPKIHash); err != nil && !(p.IsCA() && a.subordinate(r.CSR.SPKIHash)) {
 		return nil, err
 	}
-	if r.action == "" {
-		r.action = audit.ActionIssue
-	}
-	return a.issue(ctx, i.Current, p, r, r.CSR.PublicKey, r.CSR.SPKI, r.CSR.SPKIHash)
+	return i.Current, nil
 }
 
 // subordinate reports whether a key that is kept for ourselves is that of a CA below ours, which may have a new
@@ -240,37 +249,13 @@ func (a *Authority) issue(ctx context.Context, key *issuer.Key, p *Profile, r Re
 	if err != nil {
 		return nil, err
 	}
-	if err := usable(key, now); err != nil {
-		return nil, err
-	}
-	bounds, err := a.bounds(key)
-	if err != nil {
-		return nil, err
-	}
-	in := profile.Input{
-		Subject: r.Subject, SANs: r.SANs, PublicKey: pub, Validity: r.Validity, NotAfter: r.NotAfter, Now: now, Issuer: bounds,
-	}
-	if r.CSR != nil {
-		in.CSR = profile.Wishes{Subject: r.CSR.Subject, SANs: r.CSR.SANs, KeyUsage: r.CSR.KeyUsage, ExtKeyUsage: r.CSR.ExtKeyUsage, IsCA: r.CSR.IsCA}
-	}
-	if !p.Internal() {
-		in.Reserved = a.cfg.Reserved
-	}
-	c, err := p.Contents(in)
+	c, fields, err := a.prepare(key, p, r, pub, spki, now)
 	if err != nil {
 		return nil, err
 	}
 	t, err := a.template(key, p, c.KeyAlgorithm)
 	if err != nil {
 		return nil, err
-	}
-	subject, san, err := encodeNames(c)
-	if err != nil {
-		return nil, err
-	}
-	fields := der.CertificateFields{
-		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Subject: subject, SubjectAltName: san,
-		SubjectPublicKeyInfo: spki, SubjectKeyID: der.SubjectKeyID(spki),
 	}
 	record := pki.Certificate{
 		IssuerID: key.IssuerID, IssuerKeyID: key.ID, SPKIHash: hash,
@@ -304,6 +289,43 @@ func (a *Authority) issue(ctx context.Context, key *issuer.Key, p *Profile, r Re
 		}
 		return &Issued{Record: record, Chain: key.Chain(), Warnings: c.Warnings}, nil
 	}
+}
+
+// prepare settles what the certificate will say, but for its serial number.
+func (a *Authority) prepare(key *issuer.Key, p *Profile, r Request, pub crypto.PublicKey, spki []byte, now time.Time) (profile.Contents, der.CertificateFields, error) {
+	fail := func(err error) (profile.Contents, der.CertificateFields, error) {
+		return profile.Contents{}, der.CertificateFields{}, err
+	}
+	if err := usable(key, now); err != nil {
+		return fail(err)
+	}
+	bounds, err := a.bounds(key)
+	if err != nil {
+		return fail(err)
+	}
+	in := profile.Input{
+		Subject: r.Subject, SANs: r.SANs, PublicKey: pub, Validity: r.Validity, NotAfter: r.NotAfter, Now: now, Issuer: bounds,
+		Requester: r.Principal.Name, Role: r.Principal.Role.String(), Protocol: r.Protocol, Source: r.Principal.Source, Device: r.Device,
+		Renewal: r.replaces != pki.Fingerprint{},
+	}
+	if r.CSR != nil {
+		in.CSR = profile.Wishes{Subject: r.CSR.Subject, SANs: r.CSR.SANs, KeyUsage: r.CSR.KeyUsage, ExtKeyUsage: r.CSR.ExtKeyUsage, IsCA: r.CSR.IsCA}
+	}
+	if !p.Internal() {
+		in.Reserved = a.cfg.Reserved
+	}
+	c, err := p.Contents(in)
+	if err != nil {
+		return fail(err)
+	}
+	subject, san, err := encodeNames(c)
+	if err != nil {
+		return fail(err)
+	}
+	return c, der.CertificateFields{
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Subject: subject, SubjectAltName: san,
+		SubjectPublicKeyInfo: spki, SubjectKeyID: der.SubjectKeyID(spki),
+	}, nil
 }
 
 // usable refuses an issuer key that must not issue: its certificate has ended, or is revoked or on hold.

@@ -260,7 +260,7 @@ type HardwareModuleNameRules struct {
 //	keyType       string                     "ecdsa", "rsa", "ed25519"
 //	keyBits       int
 //	requester     string                     as in "token:deploy"
-//	role          string                     "enroller", "operator", "administrator"; "holder" of a certificate
+//	role          string                     "enroller", "operator", "administrator"; "none" for a certificate's holder
 //	device        string
 //	protocol      string                     "rest", "scep", ...
 //	source        string                     network address of the request, or ""
