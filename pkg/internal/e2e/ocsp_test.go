@@ -87,12 +87,6 @@ func at(t testing.TB, s *Server, address string) string {
 	return s.HTTP + u.EscapedPath()
 }
 
-// ocspCase is one way in which verifiers ask.
-type ocspCase struct {
-	name string
-	args []string
-}
-
 // TestOCSP asks as OpenSSL does, in every way that it knows, before and after the status changes.
 func TestOCSP(t *testing.T) {
 	Need(t, "openssl", "curl")

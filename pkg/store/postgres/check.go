@@ -40,6 +40,7 @@ type findings []store.Finding
 func (f *findings) serious(what, mend string) {
 	*f = append(*f, store.Finding{Serious: true, What: what, Mend: mend})
 }
+
 func (f *findings) advice(what, mend string) { *f = append(*f, store.Finding{What: what, Mend: mend}) }
 
 // count reports a query that counts wrong rows.

@@ -73,9 +73,11 @@ func issuance(issuerID, keyID int64) store.Issuance {
 }
 
 func revoke(c pki.Certificate) store.StatusChange {
-	return store.StatusChange{IssuerID: c.IssuerID, Serial: c.Serial, Action: pki.ActionRevoke,
+	return store.StatusChange{
+		IssuerID: c.IssuerID, Serial: c.Serial, Action: pki.ActionRevoke,
 		Revocation: pki.Revocation{Reason: pki.Superseded, RevokedAt: base},
-		Record:     audit.Record{Time: base, Action: audit.ActionRevoke, Target: "certificate/" + hex.EncodeToString(c.Fingerprint[:])}}
+		Record:     audit.Record{Time: base, Action: audit.ActionRevoke, Target: "certificate/" + hex.EncodeToString(c.Fingerprint[:])},
+	}
 }
 
 // verifyChain walks the chain to the head.

@@ -114,9 +114,11 @@ func scanCertificate(scan func(...any) error, more ...any) (pki.Certificate, err
 		sans                                   string
 		status, reason, revokedAt, invalidDate sql.NullInt64
 	)
-	err := scan(append([]any{&c.IssuerID, &c.IssuerKeyID, &notBefore, &notAfter, &issuedAt, &c.ProfileVersion, &c.CRLShard,
+	err := scan(append([]any{
+		&c.IssuerID, &c.IssuerKeyID, &notBefore, &notAfter, &issuedAt, &c.ProfileVersion, &c.CRLShard,
 		&serial, &fingerprint, &spki, &replaces, &c.Subject, &sans, &c.Profile, &c.Requester, &c.Protocol, &c.Device, &c.Source,
-		&c.TransactionID, &c.CRLScope, &status, &reason, &revokedAt, &invalidDate}, more...)...)
+		&c.TransactionID, &c.CRLScope, &status, &reason, &revokedAt, &invalidDate,
+	}, more...)...)
 	if err != nil {
 		return pki.Certificate{}, err
 	}

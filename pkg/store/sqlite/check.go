@@ -69,26 +69,44 @@ func (s *Store) Check(ctx context.Context) ([]store.Finding, error) {
 
 	// Each query counts rows that contradict each other.
 	for _, q := range []struct{ query, what string }{
-		{`SELECT count(*) FROM head WHERE strand = 0 AND (change <> (SELECT coalesce(max(change), 0) FROM audit_batch) OR change <> (SELECT count(*) FROM audit_batch))`,
-			"The head's change number is not that of the newest batch, or batches are missing (%d)."},
-		{`SELECT count(*) FROM head WHERE strand = 0 AND (audit_seq <> (SELECT coalesce(max(seq), 0) FROM audit_record) OR audit_seq <> (SELECT count(*) FROM audit_record))`,
-			"The head's audit number is not that of the newest record, or records are missing (%d)."},
-		{`SELECT count(*) FROM head h JOIN audit_batch b ON b.change = h.change WHERE h.strand = 0 AND b.hash <> h.hash`,
-			"The head's hash is not that of the newest batch (%d)."},
-		{`SELECT count(*) FROM audit_batch b WHERE b.count <> (SELECT count(*) FROM audit_record r WHERE r.seq >= b.first_seq AND r.seq < b.first_seq + b.count AND r.change = b.change)`,
-			"%d batches do not have the audit records that they were sealed with."},
-		{`SELECT count(*) FROM revocation r WHERE NOT EXISTS (
+		{
+			`SELECT count(*) FROM head WHERE strand = 0 AND (change <> (SELECT coalesce(max(change), 0) FROM audit_batch) OR change <> (SELECT count(*) FROM audit_batch))`,
+			"The head's change number is not that of the newest batch, or batches are missing (%d).",
+		},
+		{
+			`SELECT count(*) FROM head WHERE strand = 0 AND (audit_seq <> (SELECT coalesce(max(seq), 0) FROM audit_record) OR audit_seq <> (SELECT count(*) FROM audit_record))`,
+			"The head's audit number is not that of the newest record, or records are missing (%d).",
+		},
+		{
+			`SELECT count(*) FROM head h JOIN audit_batch b ON b.change = h.change WHERE h.strand = 0 AND b.hash <> h.hash`,
+			"The head's hash is not that of the newest batch (%d).",
+		},
+		{
+			`SELECT count(*) FROM audit_batch b WHERE b.count <> (SELECT count(*) FROM audit_record r WHERE r.seq >= b.first_seq AND r.seq < b.first_seq + b.count AND r.change = b.change)`,
+			"%d batches do not have the audit records that they were sealed with.",
+		},
+		{
+			`SELECT count(*) FROM revocation r WHERE NOT EXISTS (
 			SELECT 1 FROM certificate c WHERE c.issuer_id = r.issuer_id AND c.bucket = r.bucket AND c.serial = r.serial AND c.issuer_key_id = r.issuer_key_id)`,
-			"%d revocations are of no certificate."},
-		{`SELECT count(*) FROM revocation r WHERE r.status NOT IN (1, 2) OR (r.status = 2) <> (r.reason = 6)`,
-			"%d revocations have a status that does not agree with their reason."},
-		{`SELECT count(*) FROM revocation r WHERE NOT EXISTS (
+			"%d revocations are of no certificate.",
+		},
+		{
+			`SELECT count(*) FROM revocation r WHERE r.status NOT IN (1, 2) OR (r.status = 2) <> (r.reason = 6)`,
+			"%d revocations have a status that does not agree with their reason.",
+		},
+		{
+			`SELECT count(*) FROM revocation r WHERE NOT EXISTS (
 			SELECT 1 FROM status_event e WHERE e.change = r.change AND e.issuer_key_id = r.issuer_key_id AND e.serial = r.serial AND e.status = r.status)`,
-			"%d revocations are not in the history of changes."},
-		{`SELECT count(*) FROM certificate c WHERE NOT EXISTS (SELECT 1 FROM issuer_key k WHERE k.id = c.issuer_key_id AND k.issuer_id = c.issuer_id)`,
-			"%d certificates are of no issuer key."},
-		{`SELECT count(*) FROM issuer_key k WHERE NOT EXISTS (SELECT 1 FROM sealed_key s WHERE s.issuer_key_id = k.id)`,
-			"%d issuer keys have no private key."},
+			"%d revocations are not in the history of changes.",
+		},
+		{
+			`SELECT count(*) FROM certificate c WHERE NOT EXISTS (SELECT 1 FROM issuer_key k WHERE k.id = c.issuer_key_id AND k.issuer_id = c.issuer_id)`,
+			"%d certificates are of no issuer key.",
+		},
+		{
+			`SELECT count(*) FROM issuer_key k WHERE NOT EXISTS (SELECT 1 FROM sealed_key s WHERE s.issuer_key_id = k.id)`,
+			"%d issuer keys have no private key.",
+		},
 	} {
 		var n int
 		if err := tx.QueryRowContext(ctx, q.query).Scan(&n); err != nil {

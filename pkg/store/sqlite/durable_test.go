@@ -67,8 +67,10 @@ func writeUntilKilled(path string) error {
 				}
 				line := fmt.Sprintf("%x\n", i.Certificate.Fingerprint)
 				if rand.IntN(3) == 0 {
-					_, err := s.ChangeStatus(ctx, store.StatusChange{IssuerID: i.Certificate.IssuerID, Serial: i.Certificate.Serial, Action: pki.ActionRevoke,
-						Revocation: pki.Revocation{Reason: pki.KeyCompromise, RevokedAt: start}, Record: audit.Record{Time: start, Action: audit.ActionRevoke}})
+					_, err := s.ChangeStatus(ctx, store.StatusChange{
+						IssuerID: i.Certificate.IssuerID, Serial: i.Certificate.Serial, Action: pki.ActionRevoke,
+						Revocation: pki.Revocation{Reason: pki.KeyCompromise, RevokedAt: start}, Record: audit.Record{Time: start, Action: audit.ActionRevoke},
+					})
 					if err != nil {
 						fmt.Fprintln(os.Stderr, err)
 						os.Exit(1)
@@ -543,8 +545,10 @@ func TestCheckFinds(t *testing.T) {
 			if err := s.RecordIssuance(t.Context(), i); err != nil {
 				t.Fatal(err)
 			}
-			_, err := s.ChangeStatus(t.Context(), store.StatusChange{IssuerID: issuer, Serial: i.Certificate.Serial, Action: pki.ActionRevoke,
-				Revocation: pki.Revocation{Reason: pki.KeyCompromise, RevokedAt: start}, Record: audit.Record{Time: start, Action: audit.ActionRevoke}})
+			_, err := s.ChangeStatus(t.Context(), store.StatusChange{
+				IssuerID: issuer, Serial: i.Certificate.Serial, Action: pki.ActionRevoke,
+				Revocation: pki.Revocation{Reason: pki.KeyCompromise, RevokedAt: start}, Record: audit.Record{Time: start, Action: audit.ActionRevoke},
+			})
 			if err != nil {
 				t.Fatal(err)
 			}

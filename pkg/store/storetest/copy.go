@@ -66,8 +66,10 @@ func (e *env) fill() {
 		t.Fatalf("ChangeStatus: %v", err)
 	}
 	for i := range 3 {
-		c := pki.CRL{IssuerKeyID: e.issuing.key, Scope: pki.ScopeFull, Number: 100 + int64(i), ThisUpdate: base, NextUpdate: base.Add(time.Hour),
-			Scheduled: i == 1, Change: e.head().Change, Entries: 2, CreatedAt: base, DER: randomBytes(3000)}
+		c := pki.CRL{
+			IssuerKeyID: e.issuing.key, Scope: pki.ScopeFull, Number: 100 + int64(i), ThisUpdate: base, NextUpdate: base.Add(time.Hour),
+			Scheduled: i == 1, Change: e.head().Change, Entries: 2, CreatedAt: base, DER: randomBytes(3000),
+		}
 		if err := e.RecordCRL(ctx, c); err != nil {
 			t.Fatalf("RecordCRL: %v", err)
 		}
@@ -75,8 +77,10 @@ func (e *env) fill() {
 	if err := e.PutProfile(ctx, pki.ProfileVersion{Name: "device", Version: 2, Config: []byte(`{"ü":1}`), CreatedAt: base, CreatedBy: "test"}, record(audit.ActionProfile, base)); err != nil {
 		t.Fatalf("PutProfile: %v", err)
 	}
-	tok := pki.Token{ID: "second", Name: "second", Role: pki.RoleEnroller, Issuers: []string{"issuing", "devices"}, Profiles: []string{"device"},
-		CreatedAt: base, CreatedBy: "test", ExpiresAt: base.AddDate(1, 0, 0)}
+	tok := pki.Token{
+		ID: "second", Name: "second", Role: pki.RoleEnroller, Issuers: []string{"issuing", "devices"}, Profiles: []string{"device"},
+		CreatedAt: base, CreatedBy: "test", ExpiresAt: base.AddDate(1, 0, 0),
+	}
 	if err := e.CreateToken(ctx, tok, record(audit.ActionToken, base)); err != nil {
 		t.Fatalf("CreateToken: %v", err)
 	}

@@ -407,8 +407,10 @@ func testReadersDoNotBlockWriters(t *testing.T, h Harness) {
 func testCRLs(t *testing.T, h Harness) {
 	e, ctx := open(t, h), t.Context()
 	crl := func(number, change int64, edit ...func(*pki.CRL)) pki.CRL {
-		c := pki.CRL{IssuerKeyID: e.issuing.key, Scope: pki.ScopeFull, Number: number, Change: change, ThisUpdate: base.Truncate(time.Second),
-			NextUpdate: base.Truncate(time.Second).Add(24 * time.Hour), Entries: 3, DER: randomBytes(300), CreatedAt: base}
+		c := pki.CRL{
+			IssuerKeyID: e.issuing.key, Scope: pki.ScopeFull, Number: number, Change: change, ThisUpdate: base.Truncate(time.Second),
+			NextUpdate: base.Truncate(time.Second).Add(24 * time.Hour), Entries: 3, DER: randomBytes(300), CreatedAt: base,
+		}
 		for _, f := range edit {
 			f(&c)
 		}

@@ -51,8 +51,23 @@ func testAuditEvents(t *testing.T, h Harness) {
 			(f.From.IsZero() || !at.Before(f.From)) && (f.To.IsZero() || at.Before(f.To))
 	}
 	for _, f := range []store.AuditFilter{
-		{}, {Actor: "token:a"}, {Actor: "ü"}, {Actor: "none"}, {Action: "login.ok"}, {Action: "login."}, {Action: "login"}, {Action: "."}, {Action: "log"}, {Action: "a%b."}, {Action: "a_b."}, {Action: "%."},
-		{Target: all[5].Target}, {Target: "test/%"}, {From: base.Add(3 * time.Minute)}, {To: base.Add(3 * time.Minute)}, {From: base.Add(2 * time.Minute), To: base.Add(4 * time.Minute)},
+		{},
+		{Actor: "token:a"},
+		{Actor: "ü"},
+		{Actor: "none"},
+		{Action: "login.ok"},
+		{Action: "login."},
+		{Action: "login"},
+		{Action: "."},
+		{Action: "log"},
+		{Action: "a%b."},
+		{Action: "a_b."},
+		{Action: "%."},
+		{Target: all[5].Target},
+		{Target: "test/%"},
+		{From: base.Add(3 * time.Minute)},
+		{To: base.Add(3 * time.Minute)},
+		{From: base.Add(2 * time.Minute), To: base.Add(4 * time.Minute)},
 		{Actor: "token:b", Action: "login.", From: base.Add(time.Minute), To: base.Add(8 * time.Minute)},
 	} {
 		var want []string
