@@ -4,11 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"time"
 
-	"github.com/certwright/certwright/pkg/auth"
-	"github.com/certwright/certwright/pkg/ca"
 	"github.com/certwright/certwright/pkg/issuer"
 	"github.com/certwright/certwright/pkg/keys"
 )
@@ -145,59 +142,4 @@ func (a *api) getRoots(context.Context, *struct{}) (*file, error) {
 
 func (a *api) getClientCA(context.Context, *struct{}) (*file, error) {
 	return pemFile("client-ca.pem", a.Issuers.Current().ClientCAs()...), nil
-}
-
-// Profile is a profile as the API shows it.
-type Profile struct {
-	Name        string          `json:"name"`
-	Version     int             `json:"version"`
-	Description string          `json:"description"`
-	Builtin     bool            `json:"builtin"`
-	CA          bool            `json:"ca" doc:"Issues CA certificates; takes an administrator"`
-	Changed     time.Time       `json:"changed"`
-	ChangedBy   string          `json:"changed_by"`
-	Config      json.RawMessage `json:"config,omitempty" doc:"The configuration; left out of lists"`
-}
-
-func describe(p *ca.Profile) Profile {
-	return Profile{
-		Name: p.Name(), Version: p.Version, Description: p.Description(), Builtin: p.Record.Builtin, CA: p.IsCA(),
-		Changed: p.Record.CreatedAt, ChangedBy: p.Record.CreatedBy,
-	}
-}
-
-type profilesOutput struct {
-	Body struct {
-		Profiles []Profile `json:"profiles"`
-	}
-}
-
-func (a *api) listProfiles(ctx context.Context, _ *struct{}) (*profilesOutput, error) {
-	out := &profilesOutput{}
-	out.Body.Profiles = []Profile{}
-	for _, p := range a.CA.Profiles() {
-		if auth.MayUse(principal(ctx), "", p.Name()) == nil {
-			out.Body.Profiles = append(out.Body.Profiles, describe(p))
-		}
-	}
-	return out, nil
-}
-
-type profileInput struct {
-	Profile string `path:"profile" maxLength:"100"`
-}
-
-type profileOutput struct{ Body Profile }
-
-func (a *api) getProfile(ctx context.Context, in *profileInput) (*profileOutput, error) {
-	if err := auth.MayUse(principal(ctx), "", in.Profile); err != nil {
-		return nil, err
-	}
-	p, err := a.CA.Profile(in.Profile)
-	if err != nil {
-		return nil, err
-	}
-	out := &profileOutput{Body: describe(p)}
-	out.Body.Config = json.RawMessage(p.Record.Config)
-	return out, nil
 }

@@ -58,6 +58,7 @@ type Store interface {
 	store.Certificates
 	store.Tokens
 	store.Audit
+	store.Profiles
 }
 
 // Config is what the API is made of. All fields but Logger are required.
@@ -130,6 +131,12 @@ func (a *api) routes() {
 
 	route(a, readOwn, http.MethodGet, "/profiles", "listProfiles", "Profiles", "List the profiles", a.listProfiles)
 	route(a, readOwn, http.MethodGet, "/profiles/{profile}", "getProfile", "Profiles", "Show a profile with its configuration", a.getProfile)
+	route(a, readAll, http.MethodGet, "/profiles/{profile}/history", "listProfileVersions", "Profiles", "List the versions of a profile, newest first", a.listProfileVersions)
+	route(a, readAll, http.MethodGet, "/profiles/{profile}/versions/{version}", "getProfileVersion", "Profiles", "Show a version of a profile with its configuration", a.getProfileVersion)
+	route(a, administrate, http.MethodPost, "/profiles", "createProfile", "Profiles", "Create a profile", a.createProfile)
+	route(a, administrate, http.MethodPut, "/profiles/{profile}", "putProfile", "Profiles", "Change a profile, or create it", a.putProfile)
+	route(a, readAll, http.MethodPost, "/profiles/check", "checkProfile", "Profiles", "Check a configuration, and compare it with the profile in force; changes nothing", a.checkProfile)
+	route(a, enroll, http.MethodPost, "/profiles/{profile}/dry-run", "dryRunProfile", "Profiles", "Show the certificate that a CSR would get; issues nothing", a.dryRunProfile)
 
 	route(a, administrate, http.MethodGet, "/tokens", "listTokens", "Tokens", "List the API tokens", a.listTokens)
 	route(a, administrate, http.MethodPost, "/tokens", "createToken", "Tokens", "Create an API token; its text is shown once", a.createToken)
@@ -180,7 +187,7 @@ func New(cfg Config) (http.Handler, []byte, error) {
 // AllowedMethods returns what the header Allow says of a path (RFC 9110, Section 10.2.1): empty if it takes no method.
 func AllowedMethods(routes chi.Routes, path string) string {
 	var methods []string
-	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete} {
+	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete} {
 		if routes.Match(chi.NewRouteContext(), m, path) {
 			methods = append(methods, m)
 		}
@@ -267,8 +274,15 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 		op.Errors = append(op.Errors, http.StatusConflict)
 	}
 	switch id {
-	case "createToken", "issueCertificate", "renewCertificate", "renewSelf":
+	case "createProfile", "createToken", "issueCertificate", "renewCertificate", "renewSelf":
 		op.DefaultStatus = http.StatusCreated
+	}
+	switch id {
+	case "createProfile", "putProfile", "checkProfile":
+		op.SkipValidateBody = true // package profile reads it, and names fields as configurations do
+	}
+	if id == "putProfile" {
+		op.Errors = append(op.Errors, http.StatusPreconditionFailed, http.StatusPreconditionRequired)
 	}
 	limit := requestTimeout
 	if id == "verifyAudit" {
@@ -359,6 +373,9 @@ func (t turns) take(ctx context.Context) (done func(), err error) {
 func (a *api) fail(ctx context.Context, err error) *problem.Document {
 	d := problem.Of(err)
 	d.RequestID = problem.RequestID(ctx)
+	if p, ok := errors.AsType[*precondition](err); ok {
+		d.Status = p.status
+	}
 	switch fault.KindOf(err) {
 	case fault.Internal:
 		if !errors.Is(ctx.Err(), context.Canceled) { // by a client that went away

@@ -218,6 +218,12 @@ var matrix = map[string]string{ // nobody, auditor, enroller, operator, administ
 	"POST /certificates/{id}/release":             "oA",
 	"GET /profiles":                               "aeoA",
 	"GET /profiles/{profile}":                     "aeoA",
+	"GET /profiles/{profile}/history":             "aoA",
+	"GET /profiles/{profile}/versions/{version}":  "aoA",
+	"POST /profiles":                              "A",
+	"PUT /profiles/{profile}":                     "A",
+	"POST /profiles/check":                        "aoA",
+	"POST /profiles/{profile}/dry-run":            "eoA",
 	"GET /tokens":                                 "A",
 	"POST /tokens":                                "A",
 	"DELETE /tokens/{id}":                         "A",
@@ -235,7 +241,7 @@ func TestRolesByRoutes(t *testing.T) {
 		Paths map[string]map[string]any
 	}
 	decodeYAML(t, r.doc, &doc)
-	fill := strings.NewReplacer("{issuer}", "issuing", "{serial}", "01", "{id}", strings.Repeat("ab", 32), "{profile}", "server")
+	fill := strings.NewReplacer("{issuer}", "issuing", "{serial}", "01", "{id}", strings.Repeat("ab", 32), "{profile}", "server", "{version}", "1")
 	seen := 0
 	for path, methods := range doc.Paths {
 		for method := range methods {
