@@ -52,7 +52,7 @@ func newKEK(cfg *config.Config) (kek *keys.KEK, made bool, err error) {
 		}
 	}
 	if err != nil {
-		return nil, false, fault.Wrap(fault.Conflict, err, "opening the key-encryption key")
+		return nil, false, cannotOpen(err, cfg.Key)
 	}
 	return kek, made, nil
 }
@@ -94,9 +94,18 @@ func openKEK(cfg *config.Config, described []byte) (*keys.KEK, error) {
 			WithHint("use the key file or passphrase of the replica that set the store up, or the one that «certwright key rewrap» changed it to")
 	}
 	if err != nil {
-		return nil, fault.Wrap(fault.Conflict, err, "opening the key-encryption key")
+		return nil, cannotOpen(err, cfg.Key)
 	}
 	return kek, nil
+}
+
+// cannotOpen says what is wrong with the source of the key-encryption key, which is the host's, not a client's, to read.
+func cannotOpen(err error, k config.Key) error {
+	f := fault.New(fault.Conflict, "opening the key-encryption key: %s", err)
+	if k.Credential != "" {
+		return f.WithHint("the unit needs LoadCredential= or LoadCredentialEncrypted= for %q; for a file, use --key-file", k.Credential)
+	}
+	return f.WithHint("the key file must be 32 bytes, of mode 0600, and belong to the user that the server runs as")
 }
 
 // opener unseals issuers' keys.

@@ -15,8 +15,8 @@ import (
 	"github.com/certwright/certwright/pkg/internal/pgtest"
 )
 
-// startLimit is far above what a first start may cost: how fast it is, benchmarks tell.
-const startLimit = 15 * time.Second
+// startLimit is what a first start to a first certificate may take; a tenth is usual.
+const startLimit = 5 * time.Second
 
 // databases make connection strings for stories about one server.
 var databases = map[string]func(testing.TB) string{"SQLite": func(testing.TB) string { return "" }, "Postgres": pgtest.DSN}
