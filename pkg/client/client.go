@@ -128,6 +128,11 @@ const (
 
 // do sends a request and decodes the answer into out: a pointer for JSON, a *[]byte for raw bytes, nil for none.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any) error {
+	return c.doWith(ctx, nil, method, path, query, in, out)
+}
+
+// doWith is do with headers of its own.
+func (c *Client) doWith(ctx context.Context, header http.Header, method, path string, query url.Values, in, out any) error {
 	var body []byte
 	if in != nil {
 		var err error
@@ -140,7 +145,7 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 		address += "?" + query.Encode()
 	}
 	for try, pause := 1, firstPause; ; try, pause = try+1, pause*2 {
-		again, err := c.once(ctx, method, address, body, out)
+		again, err := c.once(ctx, header, method, address, body, out)
 		if err == nil || !again || method != http.MethodGet || try == readTries {
 			return err
 		}
@@ -153,7 +158,7 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 }
 
 // once is one try. again says that another might succeed.
-func (c *Client) once(ctx context.Context, method, address string, body []byte, out any) (again bool, err error) {
+func (c *Client) once(ctx context.Context, header http.Header, method, address string, body []byte, out any) (again bool, err error) {
 	var reader io.Reader
 	if body != nil {
 		reader = bytes.NewReader(body)
@@ -161,6 +166,9 @@ func (c *Client) once(ctx context.Context, method, address string, body []byte, 
 	req, err := http.NewRequestWithContext(ctx, method, address, reader)
 	if err != nil {
 		return false, err
+	}
+	for name, values := range header {
+		req.Header[name] = values
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
@@ -424,31 +432,6 @@ func (c *Client) Issuer(ctx context.Context, name string) (i Issuer, err error) 
 // "issuers/issuing/chain.pem".
 func (c *Client) File(ctx context.Context, name string) (b []byte, err error) {
 	return b, c.do(ctx, http.MethodGet, "/"+name, nil, nil, &b)
-}
-
-// Profile is a profile's record.
-type Profile struct {
-	Name        string          `json:"name"`
-	Version     int             `json:"version"`
-	Description string          `json:"description"`
-	Builtin     bool            `json:"builtin"`
-	CA          bool            `json:"ca"`
-	Changed     time.Time       `json:"changed"`
-	ChangedBy   string          `json:"changed_by"`
-	Config      json.RawMessage `json:"config,omitempty"` // left out of lists
-}
-
-// Profiles returns the profiles that the token may use.
-func (c *Client) Profiles(ctx context.Context) ([]Profile, error) {
-	var out struct {
-		Profiles []Profile `json:"profiles"`
-	}
-	return out.Profiles, c.do(ctx, http.MethodGet, "/profiles", nil, nil, &out)
-}
-
-// Profile returns a profile with its configuration.
-func (c *Client) Profile(ctx context.Context, name string) (p Profile, err error) {
-	return p, c.do(ctx, http.MethodGet, "/profiles/"+url.PathEscape(name), nil, nil, &p)
 }
 
 // Token is an API token's record.
