@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // Bounds of an RSA modulus, in bits.
@@ -78,12 +79,29 @@ func (a Algorithm) IsRSA() bool {
 // ParseAlgorithm reads the text name of an algorithm that can be generated.
 // Names are lower case; the error lists them.
 func ParseAlgorithm(name string) (Algorithm, error) {
+	names := make([]string, 0, len(generable))
 	for _, a := range generable {
 		if a.String() == name {
 			return a, nil
 		}
+		names = append(names, a.String())
 	}
-	return 0, fmt.Errorf("key algorithm %q is none of %v", name, generable)
+	return 0, fmt.Errorf("key algorithm %q is none of %s", name, strings.Join(names, ", "))
+}
+
+// Title returns what people call the algorithm with this text name: "ECDSA P-256"
+// for "p-256", "RSA 2048" for "rsa-2048", "Ed25519". Other names stay as they are.
+func Title(name string) string {
+	if bits, ok := strings.CutPrefix(name, "rsa-"); ok {
+		return "RSA " + bits
+	}
+	switch name {
+	case P256.String(), P384.String(), P521.String():
+		return "ECDSA " + strings.ToUpper(name)
+	case Ed25519.String():
+		return "Ed25519"
+	}
+	return name
 }
 
 // MarshalText is String for encoders; it refuses values without a name.

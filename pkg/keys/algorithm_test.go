@@ -106,6 +106,21 @@ func TestAlgorithmText(t *testing.T) {
 	}
 }
 
+func TestAlgorithmTitle(t *testing.T) {
+	for name, want := range map[string]string{
+		"p-256": "ECDSA P-256", "p-384": "ECDSA P-384", "p-521": "ECDSA P-521", "ed25519": "Ed25519", "rsa-2048": "RSA 2048", "rsa-2432": "RSA 2432",
+		"": "", "p-224": "p-224", "algorithm(9)": "algorithm(9)",
+	} {
+		if got := keys.Title(name); got != want {
+			t.Errorf("Title(%q) = %q, want %q", name, got, want)
+		}
+	}
+	const want = `key algorithm "rsa-1024" is none of p-256, p-384, p-521, ed25519, rsa-2048, rsa-3072, rsa-4096`
+	if _, err := keys.ParseAlgorithm("rsa-1024"); err == nil || err.Error() != want {
+		t.Errorf("ParseAlgorithm: %v, want %s", err, want)
+	}
+}
+
 func TestAlgorithmOf(t *testing.T) {
 	p224, err := ecdsa.GenerateKey(keys.P224(), rand.Reader)
 	if err != nil {
