@@ -14,7 +14,7 @@ import (
 // Path are addresses on the server that serves the page, beginning with a slash; an empty one leaves its link out.
 type StartPage struct {
 	Name         string // the CA's name for people; empty: "Certwright"
-	Organization string // may be empty
+	Organization string // may be empty; not shown when it is the Name
 	Version      string // of the software, such as "1.4.0"; may be empty
 
 	// Now is the time the page speaks of: days left, ages, what is stale. Required.
@@ -31,11 +31,11 @@ type StartPage struct {
 
 	// Certificates are the CA's own, in the order to show them. The commands are for the first usable root.
 	Certificates []Certificate
-	RootsPath    string // roots.pem: the trust anchors
-	ClientCAPath string // client-ca.pem: roots and live intermediates
-	Chains       []Chain
+	RootsPath    string  // roots.pem: the trust anchors
+	ClientCAPath string  // client-ca.pem: roots and live intermediates
+	Chains       []Chain // those of roots are not shown: they are no chains to send
 	CRLs         []CRL
-	Responders   []Responder
+	Responders   []Responder // the example asks the first one of an issuing CA
 	// OpenAPIPath is the REST API's description on the HTTPS listener: "/api/v1/openapi.yaml".
 	OpenAPIPath string
 }
@@ -58,7 +58,7 @@ type Certificate struct {
 	NotBefore          time.Time // the validity, both ends inclusive
 	NotAfter           time.Time // in the year 9999: no end (RFC 5280, Section 4.1.2.5)
 	Revoked            time.Time // zero: not revoked
-	KeyAlgorithm       string    // "ECDSA P-384"
+	KeyAlgorithm       string    // "p-384", shown as "ECDSA P-384"; other texts are shown as they are
 	SignatureAlgorithm string    // "ECDSA with SHA-384"; may be empty
 	Serial             string    // hexadecimal
 	SHA256             [32]byte  // of the DER; zero is refused
@@ -79,6 +79,7 @@ type CRL struct {
 	Scope      string    // "full", "shard 3"; may be empty
 	Number     string    // decimal: up to 20 octets (RFC 5280, Section 5.2.3)
 	ThisUpdate time.Time // zero: none was published yet
+	CreatedAt  time.Time // when it was made, since ThisUpdate may lie before; zero: at ThisUpdate
 	NextUpdate time.Time
 	Entries    int
 	SizeBytes  int    // of the DER; 0 is not shown
@@ -116,6 +117,7 @@ type startView struct {
 	Chains                      []Chain
 	CRLs                        []crlView
 	Responders                  []Responder
+	Ask                         *Responder // the one to try; nil: none of an issuing CA
 	OpenAPI                     string
 	Root                        *certificateView // nil: no root to trust
 	OtherRoots                  []certificateView
@@ -148,7 +150,7 @@ type crlView struct {
 	ID    string
 	Count string // Entries, readable
 	State state
-	Age   string
+	Age   string // since it was made
 	Next  string
 	Size  string
 }
@@ -182,6 +184,9 @@ func newStartView(p StartPage) (*startView, error) {
 	if v.Name == "" {
 		v.Name = "Certwright"
 	}
+	if strings.EqualFold(v.Organization, v.Name) {
+		v.Organization = ""
+	}
 	if err := checkPaths(p.RootsPath, p.ClientCAPath, p.OpenAPIPath); err != nil {
 		return nil, err
 	}
@@ -192,7 +197,9 @@ func newStartView(p StartPage) (*startView, error) {
 	case p.HTTPSURL != "":
 		v.OpenAPI = p.HTTPSURL + p.OpenAPIPath
 	}
+	roles := make(map[string]Role)
 	for i, c := range p.Certificates {
+		roles[c.Issuer] = c.Role
 		cv, err := newCertificateView(c, p.Now)
 		if err != nil {
 			return nil, fmt.Errorf("certificate %d: %w", i+1, err)
@@ -206,6 +213,9 @@ func newStartView(p StartPage) (*startView, error) {
 	for _, c := range p.Chains {
 		if err := checkPaths(c.PEMPath, c.CRLPath); err != nil {
 			return nil, err
+		}
+		if roles[c.Issuer] == RoleRoot {
+			continue
 		}
 		c.Issuer = visible(c.Issuer)
 		v.Chains = append(v.Chains, c)
@@ -229,8 +239,12 @@ func newStartView(p StartPage) (*startView, error) {
 		if err := checkURL(r.URL); err != nil {
 			return nil, err
 		}
+		issuing := roles[r.Issuer] == RoleIssuing
 		r.Issuer = visible(r.Issuer)
 		v.Responders = append(v.Responders, r)
+		if issuing && v.Ask == nil {
+			v.Ask = &r
+		}
 	}
 	v.chooseRoot(p)
 	return v, nil
@@ -283,7 +297,7 @@ func newCertificateView(c Certificate, now time.Time) (certificateView, error) {
 		NoEnd:       c.NotAfter.UTC().Year() >= 9999,
 	}
 	c.Issuer, c.Subject, c.IssuedBy = visible(c.Issuer), visible(c.Subject), visible(c.IssuedBy)
-	c.KeyAlgorithm, c.SignatureAlgorithm = visible(c.KeyAlgorithm), visible(c.SignatureAlgorithm)
+	c.KeyAlgorithm, c.SignatureAlgorithm = visible(keyName(c.KeyAlgorithm)), visible(c.SignatureAlgorithm)
 	c.Serial = visible(c.Serial)
 	v.Certificate = c
 	v.Title = commonName(c.Subject)
@@ -348,12 +362,18 @@ func newCRLView(c CRL, now time.Time) (crlView, error) {
 		v.State = state{"bad", "not published yet"}
 		return v, nil
 	}
+	if c.CreatedAt.IsZero() {
+		v.CreatedAt = c.ThisUpdate
+	}
+	made := now.Unix() - v.CreatedAt.Unix()
 	age := now.Unix() - c.ThisUpdate.Unix()
 	left := c.NextUpdate.Unix() - now.Unix()
-	v.Age, v.Next = span(age)+" ago", "in "+span(left)
+	v.Age, v.Next = span(made)+" ago", "in "+span(left)
 	switch {
+	case made < 0:
+		v.State, v.Age = state{"warn", "from the future"}, "in "+span(-made)
 	case age < 0:
-		v.State, v.Age = state{"warn", "from the future"}, "in "+span(-age)
+		v.State = state{"warn", "from the future"}
 	case left < 0:
 		v.State, v.Next = state{"bad", "stale"}, span(-left)+" ago"
 	case left < (age+left)/4: // the last quarter: it is published many times in its life when all is well

@@ -83,24 +83,47 @@ func comma(n int64) string {
 	return s
 }
 
-// span says a number of seconds in one unit, rounded down: "under a minute", "3 hours", "3,412 days". Seconds and not
-// a time.Duration, which ends at 292 years.
+// span says a number of seconds in one unit, rounded to the nearest: "under a minute", "3 hours", "90 days", "20 years".
+// Seconds and not a time.Duration, which ends at 292 years.
 func span(seconds int64) string {
-	unit := func(n int64, name string) string {
+	const (
+		minute = 60
+		hour   = 60 * minute
+		day    = 24 * hour
+		year   = 31556952 // of the Gregorian calendar, on average
+	)
+	in := func(unit int64) int64 { return (seconds + unit/2) / unit }
+	say := func(n int64, name string) string {
 		if n == 1 {
 			return "1 " + name
 		}
 		return comma(n) + " " + name + "s"
 	}
 	switch {
-	case seconds < 60:
+	case seconds < minute:
 		return "under a minute"
-	case seconds < 60*60:
-		return unit(seconds/60, "minute")
-	case seconds < 48*60*60:
-		return unit(seconds/(60*60), "hour")
+	case in(minute) < 60:
+		return say(in(minute), "minute")
+	case in(hour) < 48:
+		return say(in(hour), "hour")
+	case in(day) < 3*365:
+		return say(in(day), "day")
 	}
-	return unit(seconds/(24*60*60), "day")
+	return say(in(year), "year")
+}
+
+// keyName is what people call a key algorithm, for the names that the rest of the program uses.
+func keyName(s string) string {
+	if bits, ok := strings.CutPrefix(s, "rsa-"); ok {
+		return "RSA " + bits
+	}
+	switch s {
+	case "p-256", "p-384", "p-521":
+		return "ECDSA " + strings.ToUpper(s)
+	case "ed25519":
+		return "Ed25519"
+	}
+	return s
 }
 
 func stamp(t time.Time) string { return minute(t) + " UTC" }

@@ -15,13 +15,19 @@ func TestSpan(t *testing.T) {
 		{0, "under a minute"},
 		{59, "under a minute"},
 		{60, "1 minute"},
-		{3599, "59 minutes"},
+		{90, "2 minutes"},
+		{3569, "59 minutes"},
+		{3599, "1 hour"},
 		{3600, "1 hour"},
-		{48*3600 - 1, "47 hours"},
+		{47 * 3600, "47 hours"},
+		{48*3600 - 1, "2 days"},
 		{48 * 3600, "2 days"},
-		{999 * 86400, "999 days"},
-		{7973 * 86400, "7,973 days"},
-		{1_234_567 * 86400, "1,234,567 days"},
+		{90*86400 - 1, "90 days"},
+		{365*86400 - 1, "365 days"},
+		{1094 * 86400, "1,094 days"},
+		{1095 * 86400, "3 years"},
+		{7305*86400 - 1, "20 years"},
+		{1_234_567 * 86400, "3,380 years"},
 	}
 	for _, test := range tests {
 		if got := span(test.seconds); got != test.want {
@@ -39,13 +45,13 @@ func TestValidity(t *testing.T) {
 		want    state
 		wantFor string
 	}{
-		{"young root", Certificate{NotBefore: day(-1), NotAfter: day(7000)}, state{"ok", "valid"}, "7,000 days left"},
+		{"young root", Certificate{NotBefore: day(-1), NotAfter: day(7000)}, state{"ok", "valid"}, "19 years left"},
 		{"old root", Certificate{NotBefore: day(-7000), NotAfter: day(179)}, state{"warn", "expires soon"}, "179 days left"},
 		{"last second", Certificate{NotBefore: day(-10), NotAfter: now}, state{"warn", "expires soon"}, "under a minute left"},
 		{"over", Certificate{NotBefore: day(-10), NotAfter: now.Add(-time.Second)}, state{"bad", "expired"}, "under a minute ago"},
 		{"future", Certificate{NotBefore: day(1), NotAfter: day(10)}, state{"warn", "not yet valid"}, "valid in 24 hours"},
 		{"short life", Certificate{NotBefore: day(-1), NotAfter: day(19)}, state{"ok", "valid"}, "19 days left"},
-		{"no end", Certificate{NotBefore: day(-1), NotAfter: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)}, state{"ok", "valid"}, "2,912,005 days left"},
+		{"no end", Certificate{NotBefore: day(-1), NotAfter: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)}, state{"ok", "valid"}, "7,973 years left"},
 		{"revoked", Certificate{NotBefore: day(-1), NotAfter: day(9), Revoked: now}, state{"bad", "revoked"}, "since 2027-03-14 09:26 UTC"},
 	}
 	for _, test := range tests {
@@ -77,6 +83,33 @@ func TestCRLState(t *testing.T) {
 	}
 	if v, err := newCRLView(CRL{}, now); err != nil || v.State.Level != "bad" {
 		t.Errorf("missing CRL: got %v, %v", v.State, err)
+	}
+}
+
+// TestCRLAge: the age is that of the CRL, not of its thisUpdate, which lies before.
+func TestCRLAge(t *testing.T) {
+	now := time.Date(2027, 3, 14, 9, 26, 53, 0, time.UTC)
+	c := CRL{ThisUpdate: now.Add(-time.Hour), NextUpdate: now.AddDate(0, 0, 7)}
+	if v, err := newCRLView(c, now); err != nil || v.Age != "1 hour ago" || !v.CreatedAt.Equal(c.ThisUpdate) {
+		t.Errorf("without CreatedAt: %q, made %v, %v", v.Age, v.CreatedAt, err)
+	}
+	c.CreatedAt = now.Add(-2 * time.Minute)
+	if v, err := newCRLView(c, now); err != nil || v.Age != "2 minutes ago" || v.State.Level != "ok" {
+		t.Errorf("with CreatedAt: %q, %v, %v", v.Age, v.State, err)
+	}
+	c.CreatedAt = now.Add(10 * time.Minute)
+	if v, err := newCRLView(c, now); err != nil || v.Age != "in 10 minutes" || v.State.Text != "from the future" {
+		t.Errorf("made in the future: %q, %v, %v", v.Age, v.State, err)
+	}
+}
+
+func TestKeyName(t *testing.T) {
+	for in, want := range map[string]string{
+		"p-256": "ECDSA P-256", "p-521": "ECDSA P-521", "rsa-2048": "RSA 2048", "ed25519": "Ed25519", "ECDSA P-384": "ECDSA P-384", "": "",
+	} {
+		if got := keyName(in); got != want {
+			t.Errorf("keyName(%q) = %q, want %q", in, got, want)
+		}
 	}
 }
 

@@ -36,7 +36,7 @@ func samplePage() web.StartPage {
 		HTTPURL: "http://ca.example.org:8080", HTTPSURL: "https://ca.example.org:8443",
 		Certificates: []web.Certificate{{
 			Role: web.RoleRoot, Issuer: "root", Subject: "CN=Example Root CA,O=Example Engineering GmbH,C=DE",
-			NotBefore: day(-401), NotAfter: day(6904), KeyAlgorithm: "ECDSA P-384", SignatureAlgorithm: "ECDSA with SHA-384",
+			NotBefore: day(-401), NotAfter: day(6904), KeyAlgorithm: "p-384", SignatureAlgorithm: "ECDSA with SHA-384",
 			Serial: "41ffff0b3d5a2c91e07f4466d8a10b9c", SHA256: sha256.Sum256([]byte("root")),
 			PEMPath: "/ca/3f1c9a7e5b2d8046.pem", DERPath: "/ca/3f1c9a7e5b2d8046.cer",
 		}, {
@@ -59,7 +59,8 @@ func samplePage() web.StartPage {
 			DERPath: "/crl/3f1c9a7e5b2d8046.crl", PEMPath: "/crl/3f1c9a7e5b2d8046.pem",
 		}, {
 			Issuer: "devices", Scope: "full", Number: "1805015813", ThisUpdate: now.Add(-42 * time.Minute), NextUpdate: day(7),
-			Entries: 18204, SizeBytes: 684_032, URL: "http://ca.example.org:8080/crl/7b64e0d1c2a39f58.crl",
+			CreatedAt: now.Add(-2 * time.Minute),
+			Entries:   18204, SizeBytes: 684_032, URL: "http://ca.example.org:8080/crl/7b64e0d1c2a39f58.crl",
 			DERPath: "/crl/7b64e0d1c2a39f58.crl", PEMPath: "/crl/7b64e0d1c2a39f58.pem",
 		}, {
 			Issuer: "devices", Scope: "shard 3", Number: "1804400000", ThisUpdate: day(-8), NextUpdate: day(-1), Entries: 977,
@@ -386,6 +387,48 @@ func TestShowCommandIsQuoted(t *testing.T) {
 	p.Certificates[0].Issuer = `it's; rm -rf $HOME`
 	if want := `certwright issuer show 'it'\''s; rm -rf $HOME'`; !strings.Contains(text(parse(t, renderStart(t, p))), want) {
 		t.Errorf("page lacks %q", want)
+	}
+}
+
+// TestRootsAreNoChains: what the server hands over of its root is left out where it would mislead.
+func TestRootsAreNoChains(t *testing.T) {
+	p := samplePage()
+	p.Chains = append([]web.Chain{{Issuer: "root", PEMPath: "/chain/root.pem", CRLPath: "/chain/root.crls.pem"}}, p.Chains...)
+	p.Responders = append([]web.Responder{{Issuer: "root", URL: "http://ca.example.org:8080/ocsp/3f1c9a7e5b2d8046"}}, p.Responders...)
+	page := renderStart(t, p)
+	if strings.Contains(page, "/chain/root") {
+		t.Error("the page offers the root as a chain")
+	}
+	if !strings.Contains(page, "<dd><code class=\"any\">"+p.Responders[0].URL) {
+		t.Error("the page does not name the root's responder")
+	}
+	asks := func(page, url string) bool {
+		return slices.ContainsFunc(commands(t, page), func(c string) bool {
+			return strings.Contains(c, "openssl ocsp -issuer chain.pem") && strings.Contains(c, "'"+url+"'")
+		})
+	}
+	if !asks(page, p.Responders[1].URL) || asks(page, p.Responders[0].URL) {
+		t.Error("the example does not ask the responder of the issuing CA")
+	}
+	p.Responders = p.Responders[:1]
+	if page := renderStart(t, p); strings.Contains(page, "openssl ocsp") {
+		t.Error("the example asks a root's responder")
+	}
+}
+
+func TestOrganizationIsNotSaidTwice(t *testing.T) {
+	for organization, want := range map[string]string{
+		"Certwright": "Certwright", "certwright": "Certwright", "": "Certwright", "Example Corp": "Certwright · Example Corp",
+	} {
+		page := renderStart(t, web.StartPage{Name: "Certwright", Organization: organization, Now: now, HTTPURL: "http://127.0.0.1:8080"})
+		for n := range parse(t, page).Descendants() {
+			if n.Data == "title" && n.Type == html.ElementNode && text(n) != want {
+				t.Errorf("title is %q, want %q, for %q", text(n), want, organization)
+			}
+		}
+		if organization != "Example Corp" && strings.Contains(page, "authority of") {
+			t.Errorf("the page says whose authority it is, for %q", organization)
+		}
 	}
 }
 
