@@ -202,11 +202,18 @@ func TestDistance(t *testing.T) {
 	now := time.Date(2026, 11, 22, 14, 0, 0, 0, time.UTC)
 	for text, want := range map[string]string{
 		"2026-11-22T14:00:30Z": "in less than a minute",
-		"2026-11-22T14:01:59Z": "in 1 minute",
+		"2026-11-22T14:00:59Z": "in less than a minute",
+		"2026-11-22T14:01:29Z": "in 1 minute",
+		"2026-11-22T14:01:59Z": "in 2 minutes",
+		"2026-11-22T14:59:45Z": "in 1 hour",
 		"2026-11-22T16:00:00Z": "in 2 hours",
-		"2027-02-19T14:00:00Z": "in 89 days",
-		"2046-11-16T14:00:00Z": "in 19 years",
-		"9998-12-31T00:00:00Z": "in 7977 years",
+		"2026-11-24T13:45:00Z": "in 2 days",
+		"2027-02-20T13:59:58Z": "in 90 days", // issued for 90 days two seconds ago
+		"2027-11-22T13:59:58Z": "in 365 days",
+		"2029-11-20T14:00:00Z": "in 1094 days",
+		"2029-11-22T14:00:00Z": "in 3 years",
+		"2046-11-22T13:59:58Z": "in 20 years",
+		"9998-12-31T00:00:00Z": "in 7972 years",
 		"2026-11-20T13:00:00Z": "2 days ago",
 	} {
 		at, err := time.Parse(time.RFC3339, text)

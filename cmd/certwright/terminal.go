@@ -182,7 +182,7 @@ func stampFor(t, now time.Time) string {
 	return stamp(t) + " UTC (" + distance(t, now) + ")"
 }
 
-// distance says how far t is from now, in one unit, rounded down: "in 89 days", "3 hours ago".
+// distance says how far t is from now, in one unit, rounded: "in 90 days", "3 hours ago".
 func distance(t, now time.Time) string {
 	seconds := t.Unix() - now.Unix() // a time.Duration would end at 292 years
 	if seconds < 0 {
@@ -191,25 +191,32 @@ func distance(t, now time.Time) string {
 	return "in " + length(seconds)
 }
 
-// length says a number of seconds in one unit, rounded down.
+// length says a number of seconds in one unit, rounded to the nearest.
 func length(seconds int64) string {
-	unit := func(n int64, name string) string {
+	const (
+		minute = 60
+		hour   = 60 * minute
+		day    = 24 * hour
+		year   = 31556952 // of the Gregorian calendar, on average
+	)
+	in := func(unit int64) int64 { return (seconds + unit/2) / unit }
+	say := func(n int64, name string) string {
 		if n == 1 {
 			return "1 " + name
 		}
 		return strconv.FormatInt(n, 10) + " " + name + "s"
 	}
 	switch {
-	case seconds < 60:
+	case seconds < minute:
 		return "less than a minute"
-	case seconds < 60*60:
-		return unit(seconds/60, "minute")
-	case seconds < 48*60*60:
-		return unit(seconds/(60*60), "hour")
-	case seconds >= 2*365*24*60*60:
-		return unit(seconds/(365*24*60*60), "year")
+	case in(minute) < 60:
+		return say(in(minute), "minute")
+	case in(hour) < 48:
+		return say(in(hour), "hour")
+	case in(day) < 3*365:
+		return say(in(day), "day")
 	}
-	return unit(seconds/(24*60*60), "day")
+	return say(in(year), "year")
 }
 
 // fingerprint writes a hash as OpenSSL and browsers do, in eight groups: AB:CD:EF:01: 23:...
