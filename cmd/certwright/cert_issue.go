@@ -41,9 +41,15 @@ func (o *files) flags(cmd *cobra.Command) {
 func (o *files) certificate() string { return o.out + ".crt" }
 func (o *files) key() string         { return o.out + ".key" }
 
-// free refuses to overwrite a file.
+// free refuses to overwrite a file, and a folder that does not exist: both before a certificate is asked for.
 func (o *files) free(path string) error {
-	if o.force || o.out == "-" {
+	if o.out == "-" {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
+		return failure("make the folder first", "there is no folder %s", filepath.Dir(path))
+	}
+	if o.force {
 		return nil
 	}
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {

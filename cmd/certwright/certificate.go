@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -21,6 +20,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	cryptobyteasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
+	"github.com/certwright/certwright/pkg/keys"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/profile"
 )
@@ -258,13 +258,14 @@ func serialText(c *x509.Certificate) string {
 }
 
 func keyText(c *x509.Certificate) string {
-	switch k := c.PublicKey.(type) {
+	if alg, err := keys.AlgorithmOf(c.PublicKey); err == nil {
+		return keys.Title(alg.String())
+	}
+	switch k := c.PublicKey.(type) { // of a kind that we refuse
 	case *ecdsa.PublicKey:
 		return "ECDSA " + k.Curve.Params().Name
 	case *rsa.PublicKey:
-		return fmt.Sprintf("RSA %d bits", k.N.BitLen())
-	case ed25519.PublicKey:
-		return "Ed25519"
+		return fmt.Sprintf("RSA %d", k.N.BitLen())
 	}
 	return c.PublicKeyAlgorithm.String()
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/certwright/certwright/pkg/client"
+	"github.com/certwright/certwright/pkg/keys"
 )
 
 func newIssuerCommand(env *environment) *cobra.Command {
@@ -50,7 +52,7 @@ func newIssuerListCommand(env *environment, conn *connection) *cobra.Command {
 			if i.CRL != nil {
 				crl = stamp(i.CRL.NextUpdate)
 			}
-			rows = append(rows, []string{i.Name, clip(i.Subject, 60), parent, i.KeyAlgorithm, i.Status, stamp(i.NotAfter), crl})
+			rows = append(rows, []string{i.Name, clip(i.Subject, 60), parent, keys.Title(i.KeyAlgorithm), i.Status, stamp(i.NotAfter), crl})
 		}
 		return table(env.out, []string{"NAME", "SUBJECT", "BELOW", "KEY", "STATUS", "NOT AFTER (UTC)", "CRL GOOD UNTIL"}, rows)
 	})
@@ -111,7 +113,7 @@ trust it.`,
 		f.add("Status", i.Status)
 		f.add("Not before", stampFor(i.NotBefore, now))
 		f.add("Not after", stampFor(i.NotAfter, now))
-		f.add("Key", i.KeyAlgorithm+", id "+i.KeyID)
+		f.add("Key", keys.Title(i.KeyAlgorithm)+", id "+i.KeyID)
 		f.add("Serial", i.Serial)
 		if i.CRL != nil {
 			f.add("CRL", i.CRL.URL, fmt.Sprintf("number %d, %d revoked, good until %s", i.CRL.Number, i.CRL.Entries, stampFor(i.CRL.NextUpdate, now)))
@@ -154,7 +156,7 @@ It takes no token.`,
 		Args:    takes(),
 	}
 	conn := connect(env, cmd)
-	cmd.Flags().StringVarP(&dir, "out", "o", ".", "`folder` to write to")
+	cmd.Flags().StringVarP(&dir, "out", "o", ".", "`folder` to write to; made if it does not exist")
 	cmd.Flags().BoolVar(&force, "force", false, "overwrite files that exist")
 	cmd.RunE = conn.callOpen(func(cmd *cobra.Command, api *client.Client, _ []string) error {
 		names := []string{rootsFile, clientCAsFile}
@@ -163,6 +165,7 @@ It takes no token.`,
 				return failure("-o writes to another folder, --force overwrites", "%s exists already", filepath.Join(dir, name))
 			}
 		}
+		var bundles [][]*x509.Certificate
 		for _, name := range names {
 			text, err := api.File(cmd.Context(), name)
 			if err != nil {
@@ -172,7 +175,13 @@ It takes no token.`,
 			if err != nil {
 				return fmt.Errorf("reading %s from the server: %w", name, err)
 			}
-			path := filepath.Join(dir, name)
+			bundles = append(bundles, certs)
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		for i, name := range names {
+			path, certs := filepath.Join(dir, name), bundles[i]
 			if err := writePublic(path, encodePEM(certs), force); err != nil {
 				return err
 			}
