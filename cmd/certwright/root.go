@@ -36,6 +36,9 @@ Commands find the server by themselves when it runs on this machine under the sa
 CERTWRIGHT_TOKEN or CERTWRIGHT_TOKEN_FILE, and CERTWRIGHT_CA_FILE.
 
 Exit codes: 0 it worked, 1 it did not, 2 the command line is wrong.`,
+		Example: `  certwright serve
+  certwright cert issue --profile server --dns www.example.com
+  certwright cert list`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
