@@ -71,14 +71,14 @@ type target struct {
 
 // dataFolder is found as the server finds its own. It is empty when there is no home folder.
 func (c *connection) dataFolder() string {
-	lookup := func(name string) (string, bool) {
-		switch name {
+	var environ []string
+	for _, entry := range c.env.environ {
+		switch name, _, _ := strings.Cut(entry, "="); name {
 		case config.EnvPrefix + "DATA", "XDG_DATA_HOME", "HOME":
-			return c.env.lookup(name)
+			environ = append(environ, entry)
 		}
-		return "", false
 	}
-	cfg, err := config.Load(os.DevNull, lookup, func(cfg *config.Config) { cfg.Data = cmp.Or(c.data, cfg.Data) })
+	cfg, err := config.Load(os.DevNull, environ, func(cfg *config.Config) { cfg.Data = cmp.Or(c.data, cfg.Data) })
 	if err != nil {
 		return ""
 	}
@@ -92,6 +92,9 @@ func (c *connection) setting(name string) string {
 }
 
 func (c *connection) target(withToken bool) (target, error) {
+	if err := config.CheckEnvironment(c.env.environ); err != nil {
+		return target{}, err
+	}
 	data := c.dataFolder()
 	var file clientFile
 	if data != "" {
@@ -298,7 +301,12 @@ func readYAML(path string, into any) error {
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	dec.KnownFields(true)
-	if err := dec.Decode(into); err != nil && !errors.Is(err, io.EOF) {
+	err = dec.Decode(into)
+	if wrong, ok := errors.AsType[*yaml.TypeError](err); ok && len(wrong.Errors) > 0 {
+		first, _, _ := strings.Cut(wrong.Errors[0], " in type ") // a Go type says nothing to the reader
+		return errors.New(first)
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	return nil

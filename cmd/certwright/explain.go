@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 
 	"github.com/certwright/certwright/pkg/client"
+	"github.com/certwright/certwright/pkg/config"
 	"github.com/certwright/certwright/pkg/fault"
 )
 
@@ -15,6 +17,9 @@ func explain(err error) (message, hint string) {
 	}
 	if e, ok := errors.AsType[*hintError](err); ok {
 		return message, e.hint
+	}
+	if e, ok := errors.AsType[*config.Error](err); ok {
+		return message, cmp.Or(e.Hint, "«certwright serve --help» and docs/configuration.md list the settings")
 	}
 	if e, ok := errors.AsType[*client.Error](err); ok {
 		return message, e.Hint

@@ -11,6 +11,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
 	"syscall"
 	"time"
 
@@ -26,18 +29,54 @@ const (
 
 func main() {
 	os.Exit(run(&environment{
-		args: os.Args[1:], in: os.Stdin, out: os.Stdout, err: os.Stderr, lookup: os.LookupEnv, now: time.Now,
+		program: programName(), args: os.Args[1:], in: os.Stdin, out: os.Stdout, err: os.Stderr, environ: os.Environ(), now: time.Now,
 	}))
 }
 
 // environment is all that a command sees of the world outside, apart from files and the network.
 type environment struct {
-	args   []string // without the program's name
-	in     io.Reader
-	out    io.Writer // what was asked for
-	err    io.Writer // everything else: errors, hints, warnings, notes
-	lookup func(string) (string, bool)
-	now    func() time.Time
+	program string   // how a shell calls this program
+	args    []string // without the program's name
+	in      io.Reader
+	out     io.Writer // what was asked for
+	err     io.Writer // everything else: errors, hints, warnings, notes
+	environ []string  // as os.Environ
+	now     func() time.Time
+}
+
+// lookup is os.LookupEnv for this environment.
+func (e *environment) lookup(name string) (string, bool) {
+	for _, entry := range e.environ {
+		if n, v, ok := strings.Cut(entry, "="); ok && n == name {
+			return v, true
+		}
+	}
+	return "", false
+}
+
+// programName is how to call this program again from another terminal in the same folder.
+func programName() string {
+	path, err := os.Executable()
+	if err != nil {
+		path = ""
+	}
+	called := "certwright"
+	if len(os.Args) > 0 && os.Args[0] != "" {
+		called = os.Args[0]
+	}
+	return callOf(path, called)
+}
+
+// cached matches the folders into which «go run» puts a program: one below its temporary folder, and from the second
+// time on one in the build cache, wherever that is.
+var cached = regexp.MustCompile(`/go-build[0-9]*/|/[0-9a-f]{2}/[0-9a-f]{64}-d/[^/]+$`)
+
+// callOf is programName for the executable at path that was called by the name called.
+func callOf(path, called string) string {
+	if cached.MatchString(filepath.ToSlash(path)) {
+		return "go run ./cmd/certwright"
+	}
+	return quote(called)
 }
 
 // run runs one command line and returns the exit code. The first interrupt cancels the command's context, the second

@@ -1,11 +1,15 @@
 package main
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,10 +22,13 @@ import (
 
 // settings are the flags that lie over the configuration file and the environment.
 type settings struct {
+	cmd *cobra.Command
+
 	file, data, database, keyFile, passphraseFile, credential string
 }
 
 func (f *settings) add(cmd *cobra.Command) {
+	f.cmd = cmd
 	cmd.Flags().StringVar(&f.file, "config", "", "configuration file (default certwright.yaml in the data folder, if it is there)")
 	cmd.Flags().StringVar(&f.data, "data", "", "data folder (default certwright in the user's data folder)")
 	cmd.Flags().StringVar(&f.database, "database", "", "Postgres connection string (default: the embedded store in the data folder)")
@@ -30,18 +37,39 @@ func (f *settings) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.credential, "credential", "", "systemd credential with the key, in place of a key file")
 }
 
-// load reads the settings; more lays further flags over them.
+// settingFlags are the flags that stand for a setting and do not have its name.
+var settingFlags = map[string]string{
+	"public_url": "public-url", "log.format": "log-format", "log.level": "log-level", "names": "name",
+	"init.name": "organization", "init.key_algorithm": "ca-key-type",
+	"key.file": "key-file", "key.passphrase_file": "passphrase-file", "key.credential": "credential",
+}
+
+// load reads the settings; more lays further flags over them. A wrong flag is a wrong command line, and a wrong setting
+// in the file or the environment is not.
 func (f *settings) load(env *environment, more func(*config.Config)) (config.Config, error) {
-	return config.Load(f.file, env.lookup, func(c *config.Config) {
+	sources := 0
+	for _, s := range []string{f.keyFile, f.passphraseFile, f.credential} {
+		if s != "" {
+			sources++
+		}
+	}
+	if sources > 1 {
+		return config.Config{}, misuse(f.cmd, "", "--key-file, --passphrase-file and --credential exclude each other")
+	}
+	cfg, err := config.Load(f.file, env.environ, func(c *config.Config) {
 		set(&c.Data, f.data)
 		set(&c.Database, f.database)
-		if f.keyFile != "" || f.passphraseFile != "" || f.credential != "" {
+		if sources > 0 {
 			c.Key = config.Key{File: f.keyFile, PassphraseFile: f.passphraseFile, Credential: f.credential}
 		}
 		if more != nil {
 			more(c)
 		}
 	})
+	if e, ok := errors.AsType[*config.Error](err); ok && e.Flag {
+		return cfg, misuse(f.cmd, e.Hint, "--%s: %s", cmp.Or(settingFlags[e.Key], e.Key), e.Detail)
+	}
+	return cfg, err
 }
 
 func set(s *string, v string) {
@@ -88,7 +116,7 @@ their defaults. docs/configuration.md lists them all.`,
 				c.Names = append(c.Names, names...)
 			})
 			if err != nil {
-				return failure("docs/configuration.md lists the settings", "%w", err)
+				return err
 			}
 			hardenProcess()
 			tuneCollector(env)
@@ -96,7 +124,7 @@ their defaults. docs/configuration.md lists them all.`,
 			if err != nil {
 				return err
 			}
-			announce(env.out, s, cfg)
+			announce(env, s, cfg)
 			return s.Run(cmd.Context())
 		},
 	}
@@ -135,7 +163,7 @@ func logger(w io.Writer, c config.Log) *slog.Logger {
 }
 
 // announce tells where everything is, and after the first start what to try.
-func announce(w io.Writer, s *server.Server, cfg config.Config) {
+func announce(env *environment, s *server.Server, cfg config.Config) {
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	if s.First {
@@ -163,18 +191,28 @@ func announce(w io.Writer, s *server.Server, cfg config.Config) {
 		p("machine can reach. Set --public-url before certificates go to other machines.")
 	}
 	if s.First {
-		at := ""
-		if flag := cfg.Data; flag != defaultDataFolder() {
-			at = " --data " + quote(flag)
-		}
 		p("")
 		p("Try next, in another terminal:")
-		p("  certwright cert issue%s --profile server --dns localhost --out localhost", at)
-		p("  certwright cert list%s", at)
-		p("  certwright cert revoke%s localhost.crt --reason superseded", at)
+		for _, line := range firstSteps(env, cfg.Data) {
+			p("  %s", line)
+		}
 	}
 	// A reader who has gone away is no reason not to serve.
-	_, _ = io.WriteString(w, b.String())
+	_, _ = io.WriteString(env.out, b.String())
+}
+
+// firstSteps are commands to try, as another terminal takes them: it has this one's folder, and none of its CERTWRIGHT_*
+// variables.
+func firstSteps(env *environment, data string) []string {
+	at := ""
+	if data != defaultDataFolder(env) {
+		at = " --data " + quote(data)
+	}
+	return []string{
+		env.program + " cert issue" + at + " --profile server --dns localhost --out localhost",
+		env.program + " cert list" + at,
+		env.program + " cert revoke" + at + " localhost.crt --reason superseded",
+	}
 }
 
 // quote makes a path safe to be pasted into a shell.
@@ -185,9 +223,10 @@ func quote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// defaultDataFolder is the data folder that commands use when nobody names one.
-func defaultDataFolder() string {
-	c, err := config.Load("", os.LookupEnv, nil)
+// defaultDataFolder is the data folder that commands use when nobody names one, not even the environment.
+func defaultDataFolder(env *environment) string {
+	environ := slices.DeleteFunc(slices.Clone(env.environ), func(entry string) bool { return strings.HasPrefix(entry, config.EnvPrefix) })
+	c, err := config.Load(os.DevNull, environ, nil)
 	if err != nil {
 		return ""
 	}
@@ -197,7 +236,8 @@ func defaultDataFolder() string {
 func newStoreCommand(env *environment) *cobra.Command {
 	return group(&cobra.Command{
 		Use: "store", GroupID: groupServer, Short: "Look after the store itself",
-		Long: "Commands that open the store directly, on the host, with the server's own settings.",
+		Long:    "Commands that open the store directly, on the host, with the server's own settings.",
+		Example: "  certwright store check\n  certwright store migrate",
 	}, newStoreMigrateCommand(env), newStoreCheckCommand(env))
 }
 
@@ -260,6 +300,7 @@ func findingsCommand(env *environment, use, short, long, example string, check f
 			if err != nil {
 				return err
 			}
+			hardenProcess() // it opens every private key
 			found, err := check(cmd, cfg)
 			if err != nil {
 				return err
@@ -308,11 +349,12 @@ This does not cure a leak: whoever has the old key and an old backup has the pri
 			if err != nil {
 				return err
 			}
+			hardenProcess()
 			n, err := server.Rewrap(cmd.Context(), cfg, to)
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(env.out, "%d private keys are sealed under the new key-encryption key.\n", n)
+			fmt.Fprintf(env.out, "%d private keys are sealed under the new key-encryption key.\n%s\n", n, afterRewrap(to))
 			return nil
 		},
 	}
@@ -320,5 +362,25 @@ This does not cure a leak: whoever has the old key and an old backup has the pri
 	rewrap.Flags().StringVar(&to.File, "new-key-file", "", "the new key's file; made if it does not exist")
 	rewrap.Flags().StringVar(&to.PassphraseFile, "new-passphrase-file", "", "file whose first line is the new passphrase")
 	rewrap.Flags().StringVar(&to.Credential, "new-credential", "", "systemd credential with the new key")
-	return group(&cobra.Command{Use: "key", GroupID: groupServer, Short: "Look after the key that seals the private keys"}, rewrap)
+	return group(&cobra.Command{
+		Use: "key", GroupID: groupServer, Short: "Look after the key that seals the private keys",
+		Example: "  certwright key rewrap --new-key-file /etc/certwright/kek.key",
+	}, rewrap)
+}
+
+// afterRewrap says how the server is started with the new key.
+func afterRewrap(to config.Key) string {
+	flag, key, value := "--key-file", "key.file", to.File
+	switch {
+	case to.PassphraseFile != "":
+		flag, key, value = "--passphrase-file", "key.passphrase_file", to.PassphraseFile
+	case to.Credential != "":
+		flag, key, value = "--credential", "key.credential", to.Credential
+	}
+	if to.Credential == "" {
+		if path, err := filepath.Abs(value); err == nil { // the server is started elsewhere
+			value = path
+		}
+	}
+	return "Start the server with " + flag + " " + quote(value) + " from now on (or set " + key + "); keep the old key only as long as\nbackups need it."
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"runtime"
 	"runtime/debug"
 
@@ -19,12 +18,12 @@ type build struct {
 }
 
 func readBuild() build {
-	b := build{Version: "(devel)", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	b := build{Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return b
 	}
-	b.Version = cmp.Or(info.Main.Version, b.Version)
+	b.Version = versionOf(info)
 	for _, s := range info.Settings {
 		switch s.Key {
 		case "vcs.revision":
@@ -36,6 +35,28 @@ func readBuild() build {
 		}
 	}
 	return b
+}
+
+// versionOf is the module's version, else the commit that the program was built from, else "unknown".
+func versionOf(info *debug.BuildInfo) string {
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	commit, changes := "", ""
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			commit = s.Value[:min(len(s.Value), 12)]
+		case "vcs.modified":
+			if s.Value == "true" {
+				changes = "+changes"
+			}
+		}
+	}
+	if commit == "" {
+		return "unknown"
+	}
+	return commit + changes
 }
 
 func newVersionCommand(env *environment) *cobra.Command {

@@ -7,22 +7,16 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
-	"reflect"
-	"strconv"
 	"strings"
 	"time"
-
-	"go.yaml.in/yaml/v3"
 
 	"github.com/certwright/certwright/pkg/keys"
 )
@@ -143,12 +137,17 @@ const Off = "off"
 
 // Load reads the file, if there is one, and the environment over it. path is what --config says; when it is empty,
 // certwright.yaml in the data folder is read if it exists. The flags are laid over the result by apply, before defaults
-// are filled in. lookup is os.LookupEnv.
-func Load(path string, lookup func(string) (string, bool), apply func(*Config)) (Config, error) {
+// are filled in. environ is what os.Environ returns; a variable that begins with CERTWRIGHT_ and is none of ours is
+// refused. What is wrong with a setting comes as an [*Error].
+func Load(path string, environ []string, apply func(*Config)) (Config, error) {
 	var c Config
 	if apply == nil {
 		apply = func(*Config) {}
 	}
+	if err := CheckEnvironment(environ); err != nil {
+		return Config{}, err
+	}
+	lookup := lookupIn(environ)
 	file, required := path, path != ""
 	if !required {
 		if v, ok := lookup(EnvPrefix + "CONFIG"); ok && v != "" {
@@ -158,7 +157,7 @@ func Load(path string, lookup func(string) (string, bool), apply func(*Config)) 
 	if !required {
 		// The data folder itself may be set by a flag or the environment.
 		var where Config
-		if err := fromEnv(&where, lookup); err != nil {
+		if err := fromEnv(&where, lookup, nil); err != nil {
 			return Config{}, err
 		}
 		apply(&where)
@@ -171,43 +170,37 @@ func Load(path string, lookup func(string) (string, bool), apply func(*Config)) 
 		}
 		file = filepath.Join(where.Data, "certwright.yaml")
 	}
+	from := make(sources)
 	f, err := os.Open(file)
 	switch {
 	case err == nil:
 		defer f.Close()
-		if err := Decode(f, &c); err != nil {
-			return Config{}, fmt.Errorf("%s: %w", file, err)
+		if err := decode(f, &c, file, from); err != nil {
+			return Config{}, err
 		}
 	case required || !errors.Is(err, fs.ErrNotExist):
 		return Config{}, fmt.Errorf("reading the configuration: %w", err)
 	}
-	if err := fromEnv(&c, lookup); err != nil {
+	if err := fromEnv(&c, lookup, from); err != nil {
 		return Config{}, err
 	}
+	before := texts(c)
 	apply(&c)
+	for key, text := range texts(c) {
+		if before[key] != text {
+			from[key] = source{flag: true}
+		}
+	}
 	if c.Data == "" {
 		if c.Data, err = defaultData(lookup); err != nil {
 			return Config{}, err
 		}
 	}
-	return c, c.Complete()
-}
-
-// Decode reads one YAML document. Unknown keys are refused. Empty input changes nothing.
-func Decode(r io.Reader, c *Config) error {
-	data, err := io.ReadAll(io.LimitReader(r, 1<<20))
-	if err != nil {
-		return err
+	err = c.Complete()
+	if e, ok := errors.AsType[*Error](err); ok {
+		e.Where, e.Flag = from[e.Key].where, from[e.Key].flag
 	}
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	dec.KnownFields(true)
-	if err := dec.Decode(c); err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	if err := dec.Decode(new(Config)); !errors.Is(err, io.EOF) {
-		return errors.New("more than one document")
-	}
-	return nil
+	return c, err
 }
 
 func defaultData(lookup func(string) (string, bool)) (string, error) {
@@ -221,25 +214,26 @@ func defaultData(lookup func(string) (string, bool)) (string, error) {
 	return filepath.Join(home, ".local", "share", "certwright"), nil
 }
 
-// Complete fills in the defaults and checks what does not fit. The error names the key.
+// Complete fills in the defaults and checks what does not fit. The error is an [*Error].
 func (c *Config) Complete() error {
 	if c.Data == "" {
-		return errors.New("data: no folder")
+		return wrong("data", "no folder")
 	}
 	data, err := filepath.Abs(c.Data)
 	if err != nil {
-		return fmt.Errorf("data: %w", err)
+		return wrong("data", "%s", err)
 	}
 	c.Data = data
 	setDefault(&c.HTTP, "127.0.0.1:8080")
 	setDefault(&c.HTTPS, "127.0.0.1:8443")
 	setDefault(&c.MTLS, "127.0.0.1:8444")
-	for key, addr := range map[string]string{"http": c.HTTP, "https": c.HTTPS, "mtls": c.MTLS} {
+	for _, listener := range [][2]string{{"http", c.HTTP}, {"https", c.HTTPS}, {"mtls", c.MTLS}} {
+		key, addr := listener[0], listener[1]
 		if addr == Off && key != "https" {
 			continue
 		}
 		if _, port, err := net.SplitHostPort(addr); err != nil || port == "" {
-			return fmt.Errorf("%s: %q is not an address such as 127.0.0.1:8080 or :8080", key, addr)
+			return wrong(key, "%q is not an address such as 127.0.0.1:8080 or :8080", addr)
 		}
 	}
 	if c.PublicURL != "" {
@@ -247,19 +241,19 @@ func (c *Config) Complete() error {
 		u, err := url.Parse(c.PublicURL)
 		switch {
 		case err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
-			return fmt.Errorf("public_url: %q is not an address such as http://pki.example.com", c.PublicURL)
+			return wrong("public_url", "%q is not an address such as http://pki.example.com", c.PublicURL)
 		case u.Scheme != "http":
 			// RFC 5280, Section 8: a verifier that needs TLS to fetch a CRL may need that CRL to check the TLS.
-			return fmt.Errorf("public_url: %q must be plain http: verifiers fetch CRLs and OCSP answers without TLS", c.PublicURL)
+			return wrong("public_url", "%q must be plain http: verifiers fetch CRLs and OCSP answers without TLS", c.PublicURL)
 		}
 	}
 	for _, n := range c.Names {
 		if strings.ContainsAny(n, " /:@*") && net.ParseIP(n) == nil || n == "" {
-			return fmt.Errorf("names: %q is not a host name or an IP address", n)
+			return wrong("names", "%q is not a host name or an IP address", n)
 		}
 	}
 	if set := count(c.Key.File != "", c.Key.PassphraseFile != "" || c.Key.Passphrase != "", c.Key.Credential != ""); set > 1 {
-		return errors.New("key: set one of file, passphrase_file and credential, not several")
+		return wrong("key", "set one of file, passphrase_file and credential, not several")
 	}
 	if c.Migrate == nil {
 		yes := true
@@ -270,7 +264,7 @@ func (c *Config) Complete() error {
 	setDuration(&c.CRL.NextUpdate, 7*24*time.Hour)
 	setDuration(&c.CRL.Coalesce, 200*time.Millisecond)
 	if c.CRL.NextUpdate < 2*c.CRL.Interval {
-		return fmt.Errorf("crl.next_update: %s is less than twice crl.interval (%s): one missed CRL would lock everybody out",
+		return wrong("crl.next_update", "%s is less than twice crl.interval (%s): one missed CRL would lock everybody out",
 			time.Duration(c.CRL.NextUpdate), time.Duration(c.CRL.Interval))
 	}
 	setDuration(&c.OCSP.NextUpdate, 10*time.Minute)
@@ -278,7 +272,7 @@ func (c *Config) Complete() error {
 	setDuration(&c.OCSP.MaxStale, time.Minute)
 	setDefault(&c.OCSP.Unknown, "unauthorized")
 	if c.OCSP.MaxAge >= c.OCSP.NextUpdate {
-		return fmt.Errorf("ocsp.max_age: %s is not below ocsp.next_update (%s)", time.Duration(c.OCSP.MaxAge), time.Duration(c.OCSP.NextUpdate))
+		return wrong("ocsp.max_age", "%s is not below ocsp.next_update (%s)", time.Duration(c.OCSP.MaxAge), time.Duration(c.OCSP.NextUpdate))
 	}
 	setDefault(&c.Log.Format, "text")
 	setDefault(&c.Log.Level, "info")
@@ -291,7 +285,7 @@ func (c *Config) Complete() error {
 		{"log.level", c.Log.Level, []string{"debug", "info", "warn", "error"}},
 	} {
 		if !contains(check.allowed, check.value) {
-			return fmt.Errorf("%s: %q is not one of %s", check.key, check.value, strings.Join(check.allowed, ", "))
+			return wrong(check.key, "%q is not one of %s", check.value, strings.Join(check.allowed, ", "))
 		}
 	}
 	return nil
@@ -346,55 +340,4 @@ func contains(all []string, s string) bool {
 		}
 	}
 	return false
-}
-
-// fromEnv lays CERTWRIGHT_* over the settings.
-func fromEnv(c *Config, lookup func(string) (string, bool)) error {
-	if v, ok := lookup(EnvPrefix + "KEY_PASSPHRASE"); ok {
-		c.Key.Passphrase = v
-	}
-	return walkEnv(reflect.ValueOf(c).Elem(), EnvPrefix, lookup)
-}
-
-func walkEnv(v reflect.Value, prefix string, lookup func(string) (string, bool)) error {
-	for i := range v.NumField() {
-		key := v.Type().Field(i).Tag.Get("yaml")
-		if key == "-" {
-			continue
-		}
-		name, f := prefix+strings.ToUpper(key), v.Field(i)
-		text, ok := lookup(name)
-		if u, is := f.Addr().Interface().(interface{ UnmarshalText([]byte) error }); is {
-			if ok && text != "" {
-				if err := u.UnmarshalText([]byte(text)); err != nil {
-					return fmt.Errorf("%s: %w", name, err)
-				}
-			}
-			continue
-		}
-		if f.Kind() == reflect.Struct {
-			if err := walkEnv(f, name+"_", lookup); err != nil {
-				return err
-			}
-			continue
-		}
-		if !ok || text == "" {
-			continue
-		}
-		switch p := f.Addr().Interface().(type) {
-		case *string:
-			*p = text
-		case *[]string:
-			*p = strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })
-		case **bool:
-			b, err := strconv.ParseBool(text)
-			if err != nil {
-				return fmt.Errorf("%s: %q is neither true nor false", name, text)
-			}
-			*p = &b
-		default:
-			return fmt.Errorf("%s: settings of type %s cannot come from the environment", name, f.Type())
-		}
-	}
-	return nil
 }

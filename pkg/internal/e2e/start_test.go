@@ -247,12 +247,12 @@ func TestBadSettings(t *testing.T) {
 		options Options
 		want    []string
 	}{
-		{"public URL with TLS", Options{PublicURL: "https://pki.example.com"}, []string{"public_url", "plain http"}},
-		{"unknown key", Options{Config: "crl:\n  intervall: 2h\n"}, []string{"intervall", "certwright.yaml"}},
-		{"two keys", Options{Flags: []string{"--key-file", "a", "--passphrase-file", "b"}}, []string{"key:", "not several"}},
-		{"next_update too short", Options{Env: []string{"CERTWRIGHT_CRL_NEXT_UPDATE=90m"}}, []string{"crl.next_update"}},
+		{"public URL with TLS", Options{PublicURL: "https://pki.example.com"}, []string{"CERTWRIGHT_PUBLIC_URL", "plain http"}},
+		{"unknown key", Options{Config: "crl:\n  intervall: 2h\n"}, []string{"certwright.yaml: line 2", "intervall", "did you mean crl.interval?"}},
+		{"unknown variable", Options{Env: []string{"CERTWRIGHT_CRL_INTERVALL=2h"}}, []string{"CERTWRIGHT_CRL_INTERVALL", "did you mean CERTWRIGHT_CRL_INTERVAL?"}},
+		{"two keys", Options{Config: "key:\n  file: a\n  passphrase_file: b\n"}, []string{"key:", "not several"}},
+		{"next_update too short", Options{Env: []string{"CERTWRIGHT_CRL_NEXT_UPDATE=90m"}}, []string{"CERTWRIGHT_CRL_NEXT_UPDATE"}},
 		{"no duration", Options{Env: []string{"CERTWRIGHT_OCSP_MAX_AGE=soon"}}, []string{"CERTWRIGHT_OCSP_MAX_AGE", "soon"}},
-		{"no address", Options{Flags: []string{"--http", "8080"}}, []string{"http:", "8080"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.options.Data = filepath.Join(t.TempDir(), "data")
@@ -267,6 +267,14 @@ func TestBadSettings(t *testing.T) {
 		r := StartRefused(t, Options{Flags: []string{"--htttp", "x"}})
 		if r.Code != 2 || !strings.Contains(r.Err, "--htttp") || !strings.Contains(r.Err, "hint: ") {
 			t.Errorf("code %d: %s%s", r.Code, r.Out, r.Err)
+		}
+	})
+	t.Run("wrong flags", func(t *testing.T) {
+		for _, flags := range [][]string{{"--http", "8080"}, {"--log-format", "xml"}, {"--key-file", "a", "--passphrase-file", "b"}} {
+			r := StartRefused(t, Options{Flags: flags})
+			if r.Code != 2 || !strings.Contains(r.Err, flags[0]) || !strings.Contains(r.Err, "hint: ") {
+				t.Errorf("%v: code %d: %s%s", flags, r.Code, r.Out, r.Err)
+			}
 		}
 	})
 	t.Run("data folder open to others", func(t *testing.T) {
