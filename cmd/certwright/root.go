@@ -58,7 +58,7 @@ Exit codes: 0 it worked, 1 it did not, 2 the command line is wrong.`,
 	)
 	root.AddCommand(
 		newCertCommand(env),
-		newIssuerCommand(env), newTrustCommand(env), newProfileCommand(env), newTokenCommand(env), newAuditCommand(env),
+		newIssuerCommand(env), newTrustCommand(env), newProfileCommand(env), newApplyCommand(env), newTokenCommand(env), newAuditCommand(env),
 		newServeCommand(env), newStoreCommand(env), newCheckCommand(env), newHealthCheckCommand(env), newKeyCommand(env), newWhoAmICommand(env),
 		newVersionCommand(env),
 	)
