@@ -92,8 +92,9 @@ func (c *connection) setting(name string) string {
 }
 
 func (c *connection) target(withToken bool) (target, error) {
-	if err := config.CheckEnvironment(c.env.environ); err != nil {
-		return target{}, err
+	// What is no slip may be somebody else's, as a Compose file's: only a server must know all of its settings.
+	if e, ok := errors.AsType[*config.Error](config.CheckEnvironment(c.env.environ)); ok && e.Hint != "" {
+		return target{}, e
 	}
 	data := c.dataFolder()
 	var file clientFile

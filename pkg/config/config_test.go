@@ -172,7 +172,8 @@ func TestEnvironment(t *testing.T) {
 		"CERTWRIGHT_INTERVAL=1h":          "did you mean CERTWRIGHT_CRL_INTERVAL?",
 		"CERTWRIGHT_NEXT_UPDATE=48h":      "did you mean CERTWRIGHT_CRL_NEXT_UPDATE or CERTWRIGHT_OCSP_NEXT_UPDATE?",
 		"CERTWRIGHT_TOKENFILE=x":          "did you mean CERTWRIGHT_TOKEN_FILE?",
-		"CERTWRIGHT_HTTP_PORT=80":         "unset it: docs/configuration.md lists the variables that are read",
+		"CERTWRIGHT_HTTP_PORT=80":         "",
+		"CERTWRIGHT_IMAGE=x":              "",
 		"CERTWRIGHT_CRL_NEXT_UPDATES=48h": "did you mean CERTWRIGHT_CRL_NEXT_UPDATE?",
 	} {
 		_, err := config.Load("", []string{"HOME=/h", entry}, nil)

@@ -22,20 +22,27 @@ var (
 	serviceLink = regexp.MustCompile(`^(tcp|udp|sctp)://`)
 )
 
-// CheckEnvironment refuses variables that begin with CERTWRIGHT_ and that nothing reads. environ is what os.Environ
-// returns.
+// CheckEnvironment refuses variables that begin with CERTWRIGHT_ and that nothing reads, with an [*Error] that has a hint
+// when one was probably meant. environ is what os.Environ returns.
 func CheckEnvironment(environ []string) error {
 	known := environmentNames()
+	var first error
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
 		switch {
 		case !strings.HasPrefix(name, EnvPrefix), strings.HasPrefix(name, testPrefix), slices.Contains(known, name):
 		case serviceName.MatchString(name), strings.HasSuffix(name, "_PORT") && serviceLink.MatchString(value):
 		default:
-			return &Error{Where: name, Detail: "there is no such setting", Hint: meantVariable(name, known)}
+			e := &Error{Where: name, Detail: "there is no such setting", Hint: meantVariable(name, known)}
+			if e.Hint != "" {
+				return e
+			}
+			if first == nil {
+				first = e
+			}
 		}
 	}
-	return nil
+	return first
 }
 
 // environmentNames returns every variable that is read.
@@ -58,9 +65,6 @@ func meantVariable(name string, known []string) string {
 		keys[i] = strings.TrimPrefix(k, EnvPrefix)
 	}
 	meant := didYouMean(strings.TrimPrefix(name, EnvPrefix), keys)
-	if meant == "" {
-		return "unset it: docs/configuration.md lists the variables that are read"
-	}
 	return strings.NewReplacer("mean ", "mean "+EnvPrefix, " or ", " or "+EnvPrefix).Replace(meant)
 }
 
