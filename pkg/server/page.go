@@ -69,7 +69,7 @@ func (s *Server) describeCRL(i *issuer.Issuer, k *issuer.Key) web.CRL {
 		DERPath: "/crl/" + k.KeyID + ".crl", PEMPath: "/crl/" + k.KeyID + ".pem",
 	}
 	if l, ok := s.crls.Latest(k.KeyID); ok {
-		c.Number, c.ThisUpdate, c.NextUpdate = strconv.FormatInt(l.Number, 10), l.ThisUpdate, l.NextUpdate
+		c.Number, c.ThisUpdate, c.NextUpdate, c.CreatedAt = strconv.FormatInt(l.Number, 10), l.ThisUpdate, l.NextUpdate, l.CreatedAt
 		c.Entries, c.SizeBytes = l.Entries, len(l.DER)
 	}
 	return c
