@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/certwright/certwright/migrations"
+	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/store"
 )
@@ -26,7 +28,7 @@ func (s *Store) Check(ctx context.Context) ([]store.Finding, error) {
 	defer release()
 	var found findings
 	for _, check := range []func(context.Context, *pgxpool.Conn, *findings) error{
-		checkSettings, checkSchema, checkChain, checkStatuses, checkIssuers, checkPartitions,
+		checkSettings, checkSchema, checkState, checkOwner, checkChain, checkStatuses, checkIssuers, checkPartitions,
 	} {
 		if err := check(ctx, conn, &found); err != nil {
 			return nil, fail(withContext(ctx, err), doing)
@@ -122,6 +124,39 @@ func checkSchema(ctx context.Context, conn *pgxpool.Conn, f *findings) error {
 		f.serious("These indexes are not valid: "+strings.Join(broken, ", ")+".", "REINDEX INDEX NAME;")
 	}
 	return err
+}
+
+// checkState tells when the store is not in use.
+func checkState(ctx context.Context, conn *pgxpool.Conn, f *findings) error {
+	st, err := readState(ctx, conn, sqlState)
+	if err != nil {
+		return err
+	}
+	if e, ok := errors.AsType[*fault.Error](st.Err()); ok {
+		f.serious(e.Detail+".", e.Hint)
+	}
+	return nil
+}
+
+// checkOwner tells when the role could rewrite what is meant to stand.
+func checkOwner(ctx context.Context, conn *pgxpool.Conn, f *findings) error {
+	var role string
+	var owner, edits bool
+	err := conn.QueryRow(ctx, `
+		SELECT current_user, pg_has_role(c.relowner, 'USAGE'),
+		       has_table_privilege(c.oid, 'UPDATE') OR has_table_privilege(c.oid, 'DELETE') OR has_table_privilege(c.oid, 'TRUNCATE')
+		FROM pg_class c
+		WHERE c.oid = 'audit_record'::regclass`).Scan(&role, &owner, &edits)
+	switch {
+	case err != nil:
+		return err
+	case owner:
+		f.advice("The role "+role+", with which the store is reached, owns the tables: whoever takes a server over can rewrite the audit trail.",
+			"give the servers a role of their own with «certwright store grant --role NAME», and set «migrate: false»")
+	case edits:
+		f.advice("The role "+role+", with which the store is reached, can change or delete audit records.", "as the owner of the tables: certwright store grant --role "+role)
+	}
+	return nil
 }
 
 // checkChain compares the head with the ends and the sizes of the tables it counts. It does not verify hashes: that is

@@ -2,12 +2,14 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/certwright/certwright/pkg/audit"
+	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/store"
 )
 
@@ -65,6 +67,14 @@ func (s *Store) Check(ctx context.Context) ([]store.Finding, error) {
 	}
 	if dirty {
 		add(true, "certwright store migrate", "A migration was cut off after version %d.", have)
+	}
+
+	state, err := readState(tx.QueryRowContext(ctx, selectState).Scan)
+	if err != nil {
+		return nil, s.asFault(ctx, err, "checking the store's state")
+	}
+	if f, ok := errors.AsType[*fault.Error](state.Err()); ok {
+		add(true, f.Hint, "%s.", f.Detail)
 	}
 
 	// Each query counts rows that contradict each other.

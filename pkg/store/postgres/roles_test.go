@@ -1,0 +1,262 @@
+package postgres_test
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/certwright/certwright/migrations"
+	"github.com/certwright/certwright/pkg/fault"
+	"github.com/certwright/certwright/pkg/internal/pgtest"
+	"github.com/certwright/certwright/pkg/store"
+	"github.com/certwright/certwright/pkg/store/postgres"
+	"github.com/certwright/certwright/pkg/store/storetest"
+)
+
+// serverRole makes a role that servers run as, with its rights in this database, and returns the address for it.
+func serverRole(t testing.TB, owner string) (role, dsn string) {
+	t.Helper()
+	u, err := url.Parse(owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	role = "cwtest server " + fmt.Sprintf("%x", octets(4)) // a name that must be quoted
+	execute(t, owner, `CREATE ROLE `+pgx.Identifier{role}.Sanitize()+` LOGIN PASSWORD 'test'`)
+	t.Cleanup(func() {
+		conn, err := pgx.Connect(context.Background(), owner)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close(context.Background())
+		for _, end := range []string{`DROP OWNED BY `, `DROP ROLE `} {
+			if _, err := conn.Exec(context.Background(), end+pgx.Identifier{role}.Sanitize()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if _, err := postgres.Grant(t.Context(), owner, role, false); err != nil {
+		t.Fatalf("Grant: %v", err)
+	}
+	u.User = url.UserPassword(role, "test")
+	return role, u.String()
+}
+
+// TestStoreAsServerRole runs the suite as the role that servers have.
+func TestStoreAsServerRole(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the whole suite, again")
+	}
+	var addresses sync.Map
+	opened := func(t *testing.T, dsn string) store.Store {
+		s := open(t, dsn)
+		addresses.Store(store.Store(s), dsn)
+		return s
+	}
+	address := func(s store.Store) string {
+		dsn, _ := addresses.Load(s)
+		return dsn.(string)
+	}
+	storetest.Run(t, storetest.Harness{
+		Open: func(t *testing.T) store.Store {
+			_, dsn := serverRole(t, migrated(t))
+			return opened(t, dsn)
+		},
+		Reopen: func(t *testing.T, s store.Store) store.Store {
+			if err := s.Close(); err != nil {
+				t.Fatalf("Close: %v", err)
+			}
+			return opened(t, address(s))
+		},
+		Second: func(t *testing.T, s store.Store) store.Store { return opened(t, address(s)) },
+	})
+}
+
+// What the servers' role must not be able to do, however it tries.
+func TestServerRoleCannot(t *testing.T) {
+	owner := migrated(t)
+	role, dsn := serverRole(t, owner)
+	s := open(t, dsn)
+	setUp(t, s)
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	forbidden := []string{
+		`UPDATE audit_record SET actor = 'nobody'`, `DELETE FROM audit_record`, `UPDATE audit_batch SET hash = root`, `DELETE FROM audit_batch`,
+		`INSERT INTO audit_record SELECT * FROM audit_record ON CONFLICT (seq) DO UPDATE SET actor = 'nobody'`,
+		`UPDATE status_event SET status = 0`, `DELETE FROM status_event`, `UPDATE store_state SET state = 0`,
+		`UPDATE certificate SET subject = 'CN=another'`, `DELETE FROM certificate`, `UPDATE profile SET config = ''`, `DELETE FROM profile`, `DELETE FROM api_token`,
+		`UPDATE schema_migrations SET version = 1`, `INSERT INTO schema_step VALUES (99)`, `UPDATE crl SET der = ''`,
+		`ALTER TABLE audit_record DISABLE TRIGGER ALL`, `ALTER TABLE audit_record ADD COLUMN x int`, `ALTER TABLE head DROP CONSTRAINT head_closed`,
+		`CREATE RULE r AS ON INSERT TO audit_record DO INSTEAD NOTHING`, `CREATE TRIGGER t BEFORE INSERT ON audit_record EXECUTE FUNCTION suppress_redundant_updates_trigger()`,
+		`GRANT ALL ON audit_record TO CURRENT_USER`, `ALTER TABLE audit_record OWNER TO CURRENT_USER`, `SET session_replication_role = replica`,
+		`DROP INDEX audit_record_target`, `DROP SCHEMA public CASCADE`,
+	}
+	rows, err := conn.Query(t.Context(), `SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(tables) < 20 {
+		t.Fatalf("%v, %v", tables, err)
+	}
+	for _, name := range tables {
+		forbidden = append(forbidden, `DROP TABLE `+name+` CASCADE`, `TRUNCATE `+name+` CASCADE`)
+	}
+	for _, sql := range forbidden {
+		if tag, err := conn.Exec(t.Context(), sql); err == nil {
+			// A GRANT of what one does not have is a warning.
+			if strings.HasPrefix(sql, "GRANT") {
+				continue
+			}
+			t.Errorf("the servers' role may: %s (%s)", sql, tag)
+		}
+	}
+	verifyChain(t, s)
+
+	found := func(s store.Store) (advice int) {
+		list, err := s.Check(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range list {
+			if strings.Contains(f.What, "owns the tables") || strings.Contains(f.What, "can change or delete audit records") {
+				advice++
+			}
+		}
+		return advice
+	}
+	if n := found(s); n != 0 {
+		t.Errorf("Check as the servers' role gives %d findings about roles", n)
+	}
+	execute(t, owner, `GRANT DELETE ON audit_record TO `+pgx.Identifier{role}.Sanitize())
+	if n := found(s); n != 1 {
+		t.Errorf("Check of a role that may delete audit records gives %d findings", n)
+	}
+	if n := found(open(t, owner)); n != 1 {
+		t.Errorf("Check as the owner gives %d findings about roles, want 1", n)
+	}
+	if _, err := postgres.Grant(t.Context(), owner, role, false); err != nil { // takes it away again
+		t.Errorf("Grant again: %v", err)
+	}
+	if n := found(s); n != 0 {
+		t.Errorf("Check after Grant gives %d findings about roles", n)
+	}
+	if err := s.Fence(t.Context(), store.CopyID{1}, "x", base, issuance(1, 1).Record); !fault.Is(err, fault.Forbidden) {
+		t.Errorf("Fence as the servers' role: %v, want Forbidden", err)
+	}
+
+	for what, refused := range map[string]struct {
+		role string
+		kind fault.Kind
+	}{"no such role": {"cwtest nobody", fault.NotFound}, "the owner": {"postgres", fault.BadRequest}, "no name": {"", fault.BadRequest}} {
+		if _, err := postgres.Grant(t.Context(), owner, refused.role, false); !fault.Is(err, refused.kind) && !fault.Is(err, fault.Conflict) {
+			t.Errorf("Grant to %s: %v, want %v", what, err, refused.kind)
+		}
+	}
+	if _, err := postgres.Grant(t.Context(), pgtest.DSN(t), role, true); err == nil {
+		t.Error("Grant in a database without a schema succeeds")
+	}
+	if list, err := postgres.Grant(t.Context(), owner, role, true); err != nil || len(list) < 20 {
+		t.Errorf("Grant, dry: %v, %v", list, err)
+	}
+}
+
+// Every table that a migration makes has its rights.
+func TestEveryTableHasRights(t *testing.T) {
+	files, err := fs.Glob(migrations.FS, "postgres/*.up.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	granted := strings.Join(postgres.GrantStatements("public", "x"), "\n")
+	for _, file := range files {
+		b, err := migrations.FS.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?m)^CREATE TABLE (\w+)( PARTITION OF)?`).FindAllStringSubmatch(string(b), -1) {
+			if m[2] == "" && !strings.Contains(granted, `"`+m[1]+`"`) {
+				t.Errorf("table %s of %s is not in rights: the servers' role could not use it", m[1], file)
+			}
+		}
+	}
+}
+
+// program finds one of Postgres' own.
+func program(t *testing.T, name string) string {
+	t.Helper()
+	if path, err := exec.LookPath(name); err == nil {
+		return path
+	}
+	list, err := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
+	if err != nil || len(list) == 0 {
+		t.Skipf("there is no %s", name)
+	}
+	slices.Sort(list)
+	return list[len(list)-1]
+}
+
+// The commands of docs/operations.md: what they dump and restore is the store, as it was.
+func TestDumpAndRestore(t *testing.T) {
+	from, to := migrated(t), pgtest.DSN(t)
+	dump := filepath.Join(t.TempDir(), "certwright.dump")
+	s := open(t, from)
+	storetest.Fill(t, s)
+	want, head := storetest.Dump(t, s, 100), mustHead(t, s)
+	run := func(name string, args ...string) {
+		t.Helper()
+		if out, err := exec.Command(program(t, name), args...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, out)
+		}
+	}
+	run("pg_dump", "--format=custom", "--file="+dump, from)
+	run("pg_restore", "--exit-on-error", "--single-transaction", "--no-owner", "--dbname="+to, dump)
+	restored := open(t, to)
+	if got := storetest.Dump(t, restored, 100); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Error("the restored store has other rows")
+	}
+	if got := mustHead(t, restored); got != head {
+		t.Errorf("Head = %+v, want %+v", got, head)
+	}
+	verifyChain(t, restored)
+	found, err := restored.Check(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range found {
+		if f.Serious {
+			t.Errorf("Check: %s", f.What)
+		}
+	}
+	set, err := restored.AllIssuers(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := restored.RecordIssuance(t.Context(), issuance(set.Keys[0].IssuerID, set.Keys[0].ID)); err != nil {
+		t.Errorf("issuing after the restoration: %v", err)
+	}
+	if _, _, err := postgres.Migrate(t.Context(), to); err != nil {
+		t.Errorf("Migrate after the restoration: %v", err)
+	}
+}
+
+func mustHead(t *testing.T, s store.Store) store.Head {
+	t.Helper()
+	h, err := s.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
