@@ -60,6 +60,12 @@ func migrateFS(ctx context.Context, path string, files fs.FS) (from, to uint, er
 	if done > latest {
 		return done, done, errNewer(done, latest)
 	}
+	if done == latest {
+		// Every start comes here, also one on a full disk: nothing is written when there is nothing to do.
+		if _, dirty, err := readVersion(ctx, db); err == nil && !dirty {
+			return done, done, nil
+		}
+	}
 	source, err := iofs.New(files, folder)
 	if err != nil {
 		return done, done, fmt.Errorf("reading the migrations: %w", err)
