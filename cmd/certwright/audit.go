@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/certwright/certwright/pkg/client"
+	"github.com/certwright/certwright/pkg/server"
+	"github.com/certwright/certwright/pkg/transfer"
 )
 
 func newAuditCommand(env *environment) *cobra.Command {
@@ -123,34 +126,78 @@ func newAuditVerifyCommand(env *environment, conn *connection) *cobra.Command {
 is 1 if so.
 
 Note down the head and compare it later: a chain that was cut off at its end, or made anew, is whole as well, but does
-not have the head that you know.`,
-		Example: "  certwright audit verify",
-		Args:    takes(),
+not have the head that you know.
+
+With --store, on the host, the store itself is read, whether a server runs or not, and with --checkpoint the chain must
+also pass through that head. The server's log has one for each minute with a change, as «audit checkpoint».`,
+		Example: `  certwright audit verify
+  certwright audit verify --store
+  certwright audit verify --store --checkpoint 1234:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08`,
+		Args: takes(),
 	}
+	var f settings
+	var offline bool
+	var heads []string
+	cmd.Flags().BoolVar(&offline, "store", false, "read the store on this host, and ask no server")
+	cmd.Flags().StringArrayVar(&heads, "checkpoint", nil, "a known head, `CHANGE:HEAD`, that the chain must pass through; may be given several times")
+	cmd.Flags().StringVar(&f.database, "database", "", "with --store: Postgres connection string (default: the embedded store in the data folder)")
+	cmd.Flags().StringVar(&f.file, "config", "", "with --store: configuration file (default certwright.yaml in the data folder, if it is there)")
 	output := outputFlag(cmd)
-	cmd.RunE = conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {
+	ask := conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {
 		v, err := api.VerifyAudit(cmd.Context())
 		if err != nil {
 			return err
 		}
-		if output.json() {
-			err = writeJSON(env.out, v)
-		} else {
-			var f fields
-			whole := "yes"
-			if !v.Whole {
-				whole = "NO"
-			}
-			f.add("Whole", whole)
-			f.add("Changes", fmt.Sprint(v.Changes))
-			f.add("Records", fmt.Sprint(v.Records))
-			f.add("Head", v.Head)
-			err = f.write(env.out)
-		}
-		if err == nil && !v.Whole {
-			return failure("keep the store as it is, and compare it with a backup", "the audit trail is broken: %s", v.Problem)
-		}
-		return err
+		return writeVerification(env, v, output)
 	})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		checkpoints := make([]transfer.Checkpoint, len(heads))
+		for i, text := range heads {
+			var err error
+			if checkpoints[i], err = transfer.ParseCheckpoint(text); err != nil {
+				return misuse(cmd, "the server's log has it as «audit checkpoint», with change and head", "--checkpoint: %s", err)
+			}
+		}
+		if !offline {
+			if len(heads) > 0 || f.database != "" || f.file != "" {
+				return misuse(cmd, "--store reads the store on this host", "--checkpoint, --database and --config go with --store")
+			}
+			return ask(cmd, args)
+		}
+		f.data = conn.data
+		cfg, err := f.load(env, nil)
+		if err != nil {
+			return err
+		}
+		got, err := server.VerifyAudit(cmd.Context(), cfg, checkpoints)
+		if err != nil {
+			return err
+		}
+		return writeVerification(env, client.Verification{
+			Whole: got.Problem == "", Problem: got.Problem, Changes: got.Changes, Records: got.Records, Head: hex.EncodeToString(got.Head[:]),
+		}, output)
+	}
 	return cmd
+}
+
+// writeVerification writes the outcome, which is an error when the chain is not whole.
+func writeVerification(env *environment, v client.Verification, output *choice) (err error) {
+	if output.json() {
+		err = writeJSON(env.out, v)
+	} else {
+		var f fields
+		whole := "yes"
+		if !v.Whole {
+			whole = "NO"
+		}
+		f.add("Whole", whole)
+		f.add("Changes", fmt.Sprint(v.Changes))
+		f.add("Records", fmt.Sprint(v.Records))
+		f.add("Head", v.Head)
+		err = f.write(env.out)
+	}
+	if err == nil && !v.Whole {
+		return failure("keep the store as it is, and compare it with a backup", "the audit trail is broken: %s", v.Problem)
+	}
+	return err
 }

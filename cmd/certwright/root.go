@@ -59,8 +59,8 @@ Exit codes: 0 it worked, 1 it did not, 2 the command line is wrong.`,
 	root.AddCommand(
 		newCertCommand(env),
 		newIssuerCommand(env), newTrustCommand(env), newProfileCommand(env), newApplyCommand(env), newTokenCommand(env), newAuditCommand(env),
-		newServeCommand(env), newStoreCommand(env), newCheckCommand(env), newHealthCheckCommand(env), newKeyCommand(env), newWhoAmICommand(env),
-		newVersionCommand(env),
+		newServeCommand(env), newStoreCommand(env), newCheckCommand(env), newHealthCheckCommand(env), newKeyCommand(env), newAdminCommand(env),
+		newWhoAmICommand(env), newVersionCommand(env),
 	)
 	return root
 }

@@ -238,7 +238,8 @@ func newStoreCommand(env *environment) *cobra.Command {
 		Use: "store", GroupID: groupServer, Short: "Look after the store itself",
 		Long:    "Commands that open the store directly, on the host, with the server's own settings.",
 		Example: "  certwright store check\n  certwright store migrate",
-	}, newStoreMigrateCommand(env), newStoreCheckCommand(env))
+	}, newStoreMigrateCommand(env), newStoreCheckCommand(env), newStoreBackupCommand(env), newStoreRestoreFinishCommand(env),
+		newStoreCopyCommand(env), newStoreUnfenceCommand(env), newStoreGrantCommand(env))
 }
 
 func newStoreMigrateCommand(env *environment) *cobra.Command {

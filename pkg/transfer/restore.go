@@ -44,7 +44,8 @@ type CRLFile struct {
 type Restored struct {
 	Lists  []RestoredList
 	Notes  []string   // what a person should look at
-	Before store.Head // as the backup had it
+	Before store.Head // as the store was when this began
+	Again  bool       // an earlier call has noted the break with the same checkpoint
 	Lost   int64      // changes between the backup and the checkpoint; 0 when no checkpoint was given
 }
 
@@ -86,7 +87,7 @@ func FinishRestore(ctx context.Context, c RestoreConfig) (Restored, error) {
 	if err != nil {
 		return out, err
 	}
-	if !again {
+	if out.Again = again; !again {
 		if out.Lost, err = c.compare(ctx, head); err != nil {
 			return out, err
 		}

@@ -413,3 +413,12 @@ func (s *Store) analyze(ctx context.Context) error {
 	_, err = own.Exec(ctx, `VACUUM (ANALYZE) certificate, revocation, status_event, audit_batch, audit_record`)
 	return err
 }
+
+// Name tells where a database is, without user and password.
+func Name(dsn string) string {
+	c, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return "postgres"
+	}
+	return fmt.Sprintf("postgres://%s:%d/%s", c.Host, c.Port, c.Database)
+}
