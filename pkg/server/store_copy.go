@@ -59,7 +59,7 @@ func openMovable(ctx context.Context, cfg *config.Config) (store.Movable, error)
 		if _, _, err := postgres.Migrate(ctx, cfg.Database); err != nil {
 			return nil, err
 		}
-		return asMovable(postgres.Open(ctx, postgres.Config{DSN: cfg.Database, ApplicationName: "certwright on the host", Closed: true}))
+		return asMovable(postgres.Open(ctx, postgres.Config{DSN: cfg.Database, ApplicationName: "certwright-host", Closed: true}))
 	}
 	if err := prepareData(cfg.Data); err != nil {
 		return nil, err
@@ -84,7 +84,7 @@ func openToRead(ctx context.Context, cfg *config.Config) (store.Movable, error) 
 		return nil, err
 	}
 	if cfg.Database != "" {
-		return asMovable(postgres.Open(ctx, postgres.Config{DSN: cfg.Database, ApplicationName: "certwright on the host", Closed: true}))
+		return asMovable(postgres.Open(ctx, postgres.Config{DSN: cfg.Database, ApplicationName: "certwright-host", Closed: true}))
 	}
 	return asMovable(sqlite.Open(ctx, sqlite.Config{Path: filepath.Join(cfg.Data, storeFile), ReadOnly: true}))
 }
