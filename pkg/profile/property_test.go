@@ -34,6 +34,19 @@ var narrow = profile.Config{
 	},
 }
 
+// templated makes names of nearly anything.
+var templated = profile.Config{
+	Name: "templated", Kind: profile.KindOther, ExtKeyUsage: []string{"clientAuth"},
+	Subject: profile.SubjectRules{
+		Templates: []profile.FixedAttribute{{Type: "CN", Value: "{device|CN|san.dns|san.email|san.ip|san.upn}"}, {Type: "O", Value: "{O[1]|O|OU|serialNumber|CN} Inc"}},
+	},
+	SANs: &profile.SANRules{
+		DNS: &profile.DNSRules{Suffixes: []string{"example.com"}, Wildcards: true, Underscores: true}, IP: &profile.IPRules{}, Email: &profile.EmailRules{},
+		URI: &profile.URIRules{Prefixes: []string{"urn:acme:"}}, UPN: &profile.UPNRules{}, HardwareModuleName: &profile.HardwareModuleNameRules{},
+		Templates: []string{"URI:urn:acme:{device|CN}/{CN|device}", "HMN:1.2.3/{device|CN}"},
+	},
+}
+
 // What requests are full of, good and evil.
 var (
 	nameTexts = []string{
@@ -89,7 +102,7 @@ func drawNames(t *rapid.T) []der.GeneralName {
 	}
 	for range rapid.IntRange(0, 4).Draw(t, "names") {
 		text := drawText(t)
-		kind := rapid.IntRange(0, 8).Draw(t, "kind")
+		kind := rapid.IntRange(0, 9).Draw(t, "kind")
 		if rapid.IntRange(0, 9).Draw(t, "tame") > 0 {
 			if kind = 0; rapid.IntRange(0, 3).Draw(t, "address") == 0 {
 				text, kind = "10.1.2.3", 3
@@ -114,6 +127,8 @@ func drawNames(t *rapid.T) []der.GeneralName {
 		case 7:
 			names = append(names, der.OtherName(asn1.ObjectIdentifier{1, 2, 3}, []byte{5, 0}))
 		case 8:
+			names = append(names, der.HardwareModuleName([]byte(text)))
+		case 9:
 			if n, err := profile.ParseSAN(text); err == nil {
 				names = append(names, n)
 			}
@@ -134,6 +149,9 @@ func drawInput(t *rapid.T) profile.Input {
 			Subject: drawAttributes(t), SANs: drawNames(t), IsCA: rapid.Float64Range(0, 1).Draw(t, "ca") > 0.9,
 			KeyUsage: x509.KeyUsage(rapid.IntRange(0, 511).Draw(t, "usage")),
 		},
+	}
+	if rapid.IntRange(0, 1).Draw(t, "with device") == 0 {
+		in.Device = drawText(t)
 	}
 	if rapid.IntRange(0, 4).Draw(t, "purposes") == 0 {
 		in.CSR.ExtKeyUsage = rapid.SliceOfN(rapid.SampledFrom(purposeOIDs), 1, 2).Draw(t, "wished purposes")
@@ -172,7 +190,9 @@ func drawInput(t *rapid.T) profile.Input {
 // TestContentsNeverLeaveTheProfile: whatever a request says, what comes out is within the profile, the issuer and RFC
 // 5280, and can be encoded and read by another program.
 func TestContentsNeverLeaveTheProfile(t *testing.T) {
-	profiles := []*profile.Profile{must(profile.New(narrow))}
+	profiles := []*profile.Profile{
+		must(profile.New(narrow)), must(profile.New(templated)), must(profile.New(withCondition(`!cn.contains("evil") && sans.dns.all(n, n != "example.com")`))),
+	}
 	for _, c := range profile.Builtins() {
 		profiles = append(profiles, must(profile.NewBuiltin(c)))
 	}
@@ -267,6 +287,13 @@ func problems(p *profile.Profile, in profile.Input, got profile.Contents) (out [
 	// Names.
 	bad(len(got.SANs) == len(got.SANStrings), "names and their texts")
 	hosts := 0
+	if p.Name() == "templated" && !in.Renewal {
+		bad(slices.ContainsFunc(got.SANStrings, func(s string) bool { return strings.HasPrefix(s, "HMN:1.2.3/") }), "no name of the template")
+		bad(seen[pki.OIDOrganization.String()] == 1 && strings.HasSuffix(got.Subject[1].Value, " Inc"), "no attribute of the template")
+	}
+	if p.Name() == "web" {
+		bad(!strings.Contains(got.SubjectString, "evil") && !slices.Contains(got.SANStrings, "DNS:example.com"), "against the condition")
+	}
 	for i, n := range got.SANs {
 		kind, text, _ := strings.Cut(got.SANStrings[i], ":")
 		bad(p.Internal() || !slices.Contains(reservedNames, text), "a reserved name: "+text)
@@ -275,7 +302,7 @@ func problems(p *profile.Profile, in profile.Input, got profile.Contents) (out [
 		case der.TagDNSName:
 			hosts++
 			bad(kind == "DNS" && n.Text == text && text == strings.ToLower(text) && len(text) <= 253, "DNS name: "+text)
-			bad(!strings.Contains(text, "*") || p.Name() == "narrow" || p.Name() == "https", "wildcard: "+text)
+			bad(!strings.Contains(text, "*") || slices.Contains([]string{"narrow", "https", "templated", "web"}, p.Name()), "wildcard: "+text)
 			bad(p.Name() != "narrow" || text == "example.com" || strings.HasSuffix(text, ".example.com"), "outside the suffix: "+text)
 			bad(p.Name() != "narrow" || !strings.HasSuffix(text, "secret.example.com") || strings.HasSuffix(text, "xsecret.example.com"), "denied: "+text)
 			for range in.Issuer.Constraints {
@@ -290,8 +317,9 @@ func problems(p *profile.Profile, in profile.Input, got profile.Contents) (out [
 			bad(kind == "email" && n.Text == text, "email: "+text)
 		case der.TagURI:
 			bad(kind == "URI" && n.Text == text, "URI: "+text)
+			bad(p.Name() != "templated" || strings.HasPrefix(text, "urn:acme:"), "outside the prefix: "+text)
 		case der.TagOtherName:
-			bad(kind == "UPN" && n.Text == text && n.Raw == nil, "UPN: "+text)
+			bad(kind == "UPN" && n.Text == text && n.Raw == nil || kind == "HMN" && n.Text == "" && n.Raw != nil, "otherName: "+text)
 		default:
 			bad(false, "a name of the kind "+n.Tag.String())
 		}
