@@ -388,33 +388,42 @@ func (a *api) issue(ctx context.Context, in *issueInput) (*certificateOutput, er
 		Principal: p, RequestID: problem.RequestID(ctx), Protocol: "rest", Issuer: i.Name, Profile: in.Body.Profile,
 		CSR: request, Device: in.Body.Device,
 	}
-	if in.Body.Subject != nil {
-		if r.Subject, err = profile.ParseSubject(*in.Body.Subject); err != nil {
-			return nil, err
-		}
-	}
-	if in.Body.SANs != nil {
-		if r.SANs, err = profile.ParseSANs(in.Body.SANs...); err != nil {
-			return nil, err
-		}
-		if r.SANs == nil {
-			r.SANs = []der.GeneralName{} // none, which is not what the CSR says
-		}
-	}
-	if r.Validity, err = parseValidity(in.Body.Validity); err != nil {
+	if err := override(&r, in.Body.Subject, in.Body.SANs, in.Body.Validity, in.Body.NotAfter); err != nil {
 		return nil, err
-	}
-	if in.Body.NotAfter != nil {
-		if r.Validity != 0 {
-			return nil, fault.New(fault.BadRequest, "validity and not_after exclude each other").WithField("not_after")
-		}
-		r.NotAfter = in.Body.NotAfter.UTC()
 	}
 	issued, err := a.CA.Issue(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	return a.issued(issued), nil
+}
+
+// override puts what a request asks for in so many words in place of what its CSR says. What is nil or empty changes
+// nothing, but for sans, which when empty ask for none.
+func override(r *ca.Request, subject *string, sans []string, validity string, notAfter *time.Time) (err error) {
+	if subject != nil {
+		if r.Subject, err = profile.ParseSubject(*subject); err != nil {
+			return err
+		}
+	}
+	if sans != nil {
+		if r.SANs, err = profile.ParseSANs(sans...); err != nil {
+			return err
+		}
+		if r.SANs == nil {
+			r.SANs = []der.GeneralName{}
+		}
+	}
+	if r.Validity, err = parseValidity(validity); err != nil {
+		return err
+	}
+	if notAfter != nil {
+		if r.Validity != 0 {
+			return fault.New(fault.BadRequest, "validity and not_after exclude each other").WithField("not_after")
+		}
+		r.NotAfter = notAfter.UTC()
+	}
+	return nil
 }
 
 func (a *api) issued(i *ca.Issued) *certificateOutput {

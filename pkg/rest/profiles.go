@@ -428,21 +428,8 @@ func (a *api) dryRunProfile(ctx context.Context, in *dryRunInput) (*dryRunOutput
 		return nil, err
 	}
 	r := ca.Request{Principal: p, RequestID: problem.RequestID(ctx), Protocol: "rest", Issuer: i.Name, Profile: in.Profile, CSR: request, Device: in.Body.Device}
-	if in.Body.Subject != nil {
-		if r.Subject, err = profile.ParseSubject(*in.Body.Subject); err != nil {
-			return nil, err
-		}
-	}
-	if len(in.Body.SANs) > 0 {
-		if r.SANs, err = profile.ParseSANs(in.Body.SANs...); err != nil {
-			return nil, err
-		}
-	}
-	if r.Validity, err = parseValidity(in.Body.Validity); err != nil {
+	if err := override(&r, in.Body.Subject, in.Body.SANs, in.Body.Validity, in.Body.NotAfter); err != nil {
 		return nil, err
-	}
-	if in.Body.NotAfter != nil {
-		r.NotAfter = in.Body.NotAfter.UTC()
 	}
 	config, err := dryRunConfig(p, in)
 	if err != nil {
