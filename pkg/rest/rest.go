@@ -84,9 +84,10 @@ type Config struct {
 // api holds what handlers need.
 type api struct {
 	Config
-	huma     huma.API
-	searches turns
-	walks    turns
+	huma      huma.API
+	searches  turns
+	walks     turns
+	keyMaking turns
 }
 
 // access is a route's row in the table of authority.
@@ -94,6 +95,7 @@ type access struct {
 	role pki.Role // the least; RoleNone is open to everybody
 	own  bool     // an enroller may read here too, but sees only what it issued
 	self bool     // for the holder of a client certificate, whatever the roles say
+	tls  bool     // the answer holds a secret: it goes over TLS or not at all
 }
 
 var (
@@ -103,6 +105,7 @@ var (
 	readOwn       = access{role: pki.RoleAuditor, own: true}
 	enroll        = access{role: pki.RoleEnroller}
 	operate       = access{role: pki.RoleOperator}
+	handOutKey    = access{role: pki.RoleOperator, tls: true} // not for enrollers: they prove that they have the key
 	administrate  = access{role: pki.RoleAdministrator}
 	renameHumaErr sync.Once
 )
@@ -121,6 +124,7 @@ func (a *api) routes() {
 	route(a, readOwn, http.MethodGet, "/issuers/{issuer}/certificates/{serial}", "getCertificateBySerial", "Certificates", "Show a certificate by issuer and serial number", a.getCertificateBySerial)
 
 	route(a, enroll, http.MethodPost, "/certificates", "issueCertificate", "Certificates", "Issue a certificate from a CSR", a.issue)
+	route(a, handOutKey, http.MethodPost, "/certificates/with-key", "issueCertificateWithKey", "Certificates", "Make a key, issue a certificate for it, and hand out both, once", a.issueWithKey)
 	route(a, readOwn, http.MethodGet, "/certificates", "listCertificates", "Certificates", "List and search certificates, newest first", a.listCertificates)
 	route(a, readOwn, http.MethodGet, "/certificates/{id}", "getCertificate", "Certificates", "Show a certificate", a.getCertificate)
 	route(a, readOwn, http.MethodGet, "/certificates/{id}/download", "downloadCertificate", "Certificates", "Download a certificate as PEM, DER or with its chain", a.downloadCertificate)
@@ -161,7 +165,10 @@ func New(cfg Config) (http.Handler, []byte, error) {
 	}
 	renameHumaErr.Do(replaceHumaErrors)
 	r := chi.NewRouter()
-	a := &api{Config: cfg, huma: humachi.New(r, humaConfig()), searches: make(turns, maxSearches), walks: make(turns, maxWalks)}
+	a := &api{
+		Config: cfg, huma: humachi.New(r, humaConfig()), searches: make(turns, maxSearches), walks: make(turns, maxWalks),
+		keyMaking: make(turns, maxKeyMaking),
+	}
 	a.routes()
 	doc, err := a.huma.OpenAPI().YAML()
 	if err != nil {
@@ -248,7 +255,7 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 	op := huma.Operation{
 		OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{tag},
 		MaxBodyBytes: maxBodyBytes, BodyReadTimeout: bodyReadTimeout,
-		Errors:   []int{http.StatusBadRequest, http.StatusServiceUnavailable},
+		Errors:   []int{http.StatusBadRequest, http.StatusTooManyRequests, http.StatusServiceUnavailable},
 		Metadata: map[string]any{"access": acc},
 	}
 	switch {
@@ -263,6 +270,9 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 		} else if acc.role == pki.RoleAuditor {
 			op.Description += " An enroller may not."
 		}
+		if acc.tls {
+			op.Description += " Over TLS only."
+		}
 	}
 	if acc != open {
 		op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden)
@@ -274,7 +284,7 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 		op.Errors = append(op.Errors, http.StatusConflict)
 	}
 	switch id {
-	case "createProfile", "createToken", "issueCertificate", "renewCertificate", "renewSelf":
+	case "createProfile", "createToken", "issueCertificate", "issueCertificateWithKey", "renewCertificate", "renewSelf":
 		op.DefaultStatus = http.StatusCreated
 	}
 	switch id {
@@ -285,16 +295,17 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 		op.Errors = append(op.Errors, http.StatusPreconditionFailed, http.StatusPreconditionRequired)
 	}
 	limit := requestTimeout
-	if id == "verifyAudit" {
+	switch id {
+	case "verifyAudit":
 		limit = walkTimeout
 	}
 	op.Middlewares = huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
 		bounded, cancel := context.WithTimeout(ctx.Context(), limit)
 		defer cancel()
 		ctx = huma.WithContext(ctx, bounded)
+		r, w := humachi.Unwrap(ctx)
 		p, err := a.admit(ctx, acc)
 		if err != nil {
-			r, w := humachi.Unwrap(ctx)
 			a.fail(r.Context(), err).Write(w)
 			return
 		}
@@ -312,10 +323,7 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 // admit tells who asks and refuses who may not.
 func (a *api) admit(ctx huma.Context, acc access) (pki.Principal, error) {
 	r, _ := humachi.Unwrap(ctx)
-	source, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		source = r.RemoteAddr
-	}
+	source := sourceOf(r)
 	if acc.self {
 		p, err := a.holder(ctx.Context(), r)
 		p.Source = source
@@ -325,6 +333,7 @@ func (a *api) admit(ctx huma.Context, acc access) (pki.Principal, error) {
 		return pki.Principal{Source: source}, nil
 	}
 	var p pki.Principal
+	var err error
 	header := r.Header.Get("Authorization")
 	if scheme, text, _ := strings.Cut(header, " "); strings.EqualFold(scheme, "Bearer") {
 		if a.Age() > maxTokenAge {
@@ -338,7 +347,22 @@ func (a *api) admit(ctx huma.Context, acc access) (pki.Principal, error) {
 			WithHint("send an API token as «Authorization: Bearer cwt_...»")
 	}
 	p.Source = source
-	return p, auth.Require(p, acc.role, acc.own)
+	if err := auth.Require(p, acc.role, acc.own); err != nil {
+		return p, err
+	}
+	if acc.tls && r.TLS == nil {
+		return p, fault.New(fault.BadRequest, "a private key is handed out over TLS only")
+	}
+	return p, nil
+}
+
+// sourceOf returns the network address of a request, without the port.
+func sourceOf(r *http.Request) string {
+	source, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return source
 }
 
 type principalKey struct{}

@@ -45,6 +45,7 @@ type rig struct {
 	store   store.Store
 	tokens  map[string]string // text by name
 	sync    func(context.Context) error
+	config  Config
 }
 
 func newRig(t *testing.T) *rig {
@@ -102,10 +103,11 @@ func newRig(t *testing.T) *rig {
 	if err := w.Sync(ctx); err != nil {
 		t.Fatal(err)
 	}
-	h, doc, err := New(Config{
+	r.config = Config{
 		Store: s, CA: authority, Issuers: issuers, CRLs: crls, Tokens: tokens, Sync: w.Sync, Now: guard.Now, Clock: guard, Age: w.Age,
 		Server: Server{Version: "test", PublicURL: "http://pki.example.com", Store: "sqlite"},
-	})
+	}
+	h, doc, err := New(r.config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,6 +116,19 @@ func newRig(t *testing.T) *rig {
 		r.newToken(role, map[string]any{"role": role})
 	}
 	return r
+}
+
+// with returns a rig on the same store whose API has another configuration.
+func (r *rig) with(change func(*Config)) *rig {
+	r.t.Helper()
+	c := *r
+	change(&c.config)
+	h, _, err := New(c.config)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	c.handler = http.StripPrefix(Root, h)
+	return &c
 }
 
 func (r *rig) newToken(name string, body map[string]any) {
@@ -209,6 +224,7 @@ var matrix = map[string]string{ // nobody, auditor, enroller, operator, administ
 	"GET /client-ca.pem":                          "naeoA",
 	"GET /issuers/{issuer}/certificates/{serial}": "aeoA",
 	"POST /certificates":                          "eoA",
+	"POST /certificates/with-key":                 "oA",
 	"GET /certificates":                           "aeoA",
 	"GET /certificates/{id}":                      "aeoA",
 	"GET /certificates/{id}/download":             "aeoA",
