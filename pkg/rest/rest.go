@@ -59,6 +59,8 @@ type Store interface {
 	store.Tokens
 	store.Audit
 	store.Profiles
+	// Head returns the newest change; it is cheap.
+	Head(ctx context.Context) (store.Head, error)
 }
 
 // Config is what the API is made of. All fields but Logger are required.
@@ -79,6 +81,8 @@ type Config struct {
 	// Server is what GET /server tells.
 	Server Server
 	Logger *slog.Logger
+
+	heartbeat time.Duration // of streams; 0 means heartbeatEvery
 }
 
 // api holds what handlers need.
@@ -87,7 +91,10 @@ type api struct {
 	huma      huma.API
 	searches  turns
 	walks     turns
+	exports   turns
 	keyMaking turns
+	followers turns
+	endings   endings
 }
 
 // access is a route's row in the table of authority.
@@ -126,6 +133,7 @@ func (a *api) routes() {
 	route(a, enroll, http.MethodPost, "/certificates", "issueCertificate", "Certificates", "Issue a certificate from a CSR", a.issue)
 	route(a, handOutKey, http.MethodPost, "/certificates/with-key", "issueCertificateWithKey", "Certificates", "Make a key, issue a certificate for it, and hand out both, once", a.issueWithKey)
 	route(a, readOwn, http.MethodGet, "/certificates", "listCertificates", "Certificates", "List and search certificates, newest first", a.listCertificates)
+	route(a, readOwn, http.MethodGet, "/certificates/export", "exportCertificates", "Certificates", "Stream all certificates that match, newest first, as CSV or JSON lines", a.exportCertificates)
 	route(a, readOwn, http.MethodGet, "/certificates/{id}", "getCertificate", "Certificates", "Show a certificate", a.getCertificate)
 	route(a, readOwn, http.MethodGet, "/certificates/{id}/download", "downloadCertificate", "Certificates", "Download a certificate as PEM, DER or with its chain", a.downloadCertificate)
 	route(a, operate, http.MethodPost, "/certificates/{id}/renew", "renewCertificate", "Certificates", "Renew a certificate, with its key or with a new one", a.renew)
@@ -148,6 +156,7 @@ func (a *api) routes() {
 	route(a, readOwn, http.MethodGet, "/whoami", "whoAmI", "Tokens", "Who the token says you are, and what you may", a.whoAmI)
 
 	route(a, readAll, http.MethodGet, "/audit", "listAudit", "Audit", "List audit events, newest first", a.listAudit)
+	route(a, readAll, http.MethodGet, "/audit/follow", "followAudit", "Audit", "Stream audit events as they happen, oldest first, as JSON lines", a.followAudit)
 	route(a, readAll, http.MethodGet, "/audit/verify", "verifyAudit", "Audit", "Walk the whole chain of audit records and tell whether it is whole", a.verifyAudit)
 
 	route(a, self, http.MethodGet, "/self", "getSelf", "Self-service", "Show the certificate that you present (mTLS listener)", a.getSelf)
@@ -163,11 +172,14 @@ func New(cfg Config) (http.Handler, []byte, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.heartbeat == 0 {
+		cfg.heartbeat = heartbeatEvery
+	}
 	renameHumaErr.Do(replaceHumaErrors)
 	r := chi.NewRouter()
 	a := &api{
 		Config: cfg, huma: humachi.New(r, humaConfig()), searches: make(turns, maxSearches), walks: make(turns, maxWalks),
-		keyMaking: make(turns, maxKeyMaking),
+		exports: make(turns, maxExports), keyMaking: make(turns, maxKeyMaking), followers: make(turns, maxFollowers),
 	}
 	a.routes()
 	doc, err := a.huma.OpenAPI().YAML()
@@ -298,11 +310,16 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 	switch id {
 	case "verifyAudit":
 		limit = walkTimeout
+	case "exportCertificates", "followAudit":
+		limit = 0 // streams: each of their steps is bounded
+		op.Responses = streamed(id)
 	}
 	op.Middlewares = huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
-		bounded, cancel := context.WithTimeout(ctx.Context(), limit)
-		defer cancel()
-		ctx = huma.WithContext(ctx, bounded)
+		if limit != 0 {
+			bounded, cancel := context.WithTimeout(ctx.Context(), limit)
+			defer cancel()
+			ctx = huma.WithContext(ctx, bounded)
+		}
 		r, w := humachi.Unwrap(ctx)
 		p, err := a.admit(ctx, acc)
 		if err != nil {

@@ -1,0 +1,258 @@
+package rest
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
+
+	"github.com/certwright/certwright/pkg/fault"
+	"github.com/certwright/certwright/pkg/pki"
+	"github.com/certwright/certwright/pkg/store"
+)
+
+const (
+	// maxExports is how many exports run at the same time.
+	maxExports = 2
+	// exportPage is how many certificates an export holds in memory.
+	exportPage = 250
+	// chunkTimeout is how long a client may take to accept a chunk of a stream, and, with what is read in between, how
+	// far one chunk may be from the next.
+	chunkTimeout = time.Minute
+)
+
+// exportInput is listInput without what makes pages; a test compares them.
+type exportInput struct {
+	Format       string    `query:"format" enum:"csv,jsonl" default:"csv" doc:"csv: RFC 4180 with a heading; a cell that a spreadsheet could take for a formula has an apostrophe before it. jsonl: a certificate of the list in each line"`
+	Issuer       string    `query:"issuer" doc:"Name of the issuer" maxLength:"100"`
+	Profile      string    `query:"profile" maxLength:"100"`
+	Status       []string  `query:"status" enum:"valid,revoked,hold,expired" doc:"Any of these, separated by commas"`
+	Text         string    `query:"text" doc:"Part of the subject or of a SAN, letter case ignored" maxLength:"256"`
+	Serial       string    `query:"serial" doc:"Serial number, in hexadecimal" maxLength:"128"`
+	SPKISHA256   string    `query:"spki_sha256" doc:"SHA-256 of the SubjectPublicKeyInfo, in hexadecimal" maxLength:"128"`
+	Requester    string    `query:"requester" maxLength:"200"`
+	Protocol     string    `query:"protocol" maxLength:"50"`
+	Device       string    `query:"device" maxLength:"256"`
+	NotAfterFrom time.Time `query:"not_after_from" doc:"Ends at this time or later"`
+	NotAfterTo   time.Time `query:"not_after_to" doc:"Ends before this time"`
+	IssuedFrom   time.Time `query:"issued_from" doc:"Issued at this time or later"`
+	IssuedTo     time.Time `query:"issued_to" doc:"Issued before this time"`
+}
+
+func (in *exportInput) list() *listInput {
+	return &listInput{
+		Issuer: in.Issuer, Profile: in.Profile, Status: in.Status, Text: in.Text, Serial: in.Serial, SPKISHA256: in.SPKISHA256,
+		Requester: in.Requester, Protocol: in.Protocol, Device: in.Device,
+		NotAfterFrom: in.NotAfterFrom, NotAfterTo: in.NotAfterTo, IssuedFrom: in.IssuedFrom, IssuedTo: in.IssuedTo,
+	}
+}
+
+// exportCertificates streams what a list would show, page after page of the store: memory does not grow with the number of
+// certificates. What is issued after the beginning is not in it. An export that fails in the middle breaks the connection
+// off, so that nobody takes a part for the whole; nothing of it stays on the server.
+func (a *api) exportCertificates(ctx context.Context, in *exportInput) (*huma.StreamResponse, error) {
+	f, some, err := a.filter(principal(ctx), in.list())
+	if err != nil {
+		return nil, err
+	}
+	done, err := a.exports.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// The first page comes before the status, so that what is wrong with the request or the store is said properly.
+	var page []pki.Certificate
+	var cursor string
+	if some {
+		if page, cursor, err = a.exportPage(ctx, f, ""); err != nil {
+			done()
+			return nil, err
+		}
+	}
+	return &huma.StreamResponse{Body: func(ctx huma.Context) {
+		defer done()
+		encode, contentType := a.csvRows(), "text/csv; charset=utf-8; header=present"
+		if in.Format == "jsonl" {
+			encode, contentType = a.jsonLines, "application/jsonl"
+		}
+		s := newStream(ctx)
+		s.header("Content-Type", contentType)
+		s.header("Content-Disposition", `attachment; filename="certificates.`+in.Format+`"`)
+		for {
+			chunk, err := encode(page)
+			if err != nil {
+				a.breakOff(ctx, err)
+			}
+			if s.write(chunk) != nil {
+				a.breakOff(ctx, nil) // the client is gone
+			}
+			if cursor == "" {
+				return
+			}
+			// A token that ends while it exports takes the export with it.
+			if _, err := a.admit(ctx, readOwn); err != nil {
+				a.breakOff(ctx, err)
+			}
+			if page, cursor, err = a.exportPage(ctx.Context(), f, cursor); err != nil {
+				a.breakOff(ctx, err)
+			}
+		}
+	}}, nil
+}
+
+// exportPage reads a page. Exports wait for searches more patiently than people do.
+func (a *api) exportPage(ctx context.Context, f store.CertificateFilter, cursor string) ([]pki.Certificate, string, error) {
+	ctx, cancel := context.WithTimeout(ctx, chunkTimeout-requestTimeout)
+	defer cancel()
+	for {
+		done, err := a.searches.take(ctx)
+		if err != nil && ctx.Err() == nil {
+			continue
+		}
+		if err != nil {
+			return nil, "", err
+		}
+		defer done()
+		return a.Store.ListCertificates(ctx, f, store.Page{Limit: exportPage, Cursor: cursor})
+	}
+}
+
+// breakOff ends an answer that was begun and cannot be finished: the client sees the connection break. This panic is what
+// package net/http has for it; it is not logged.
+func (a *api) breakOff(ctx huma.Context, err error) {
+	if err != nil {
+		a.fail(ctx.Context(), err)
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// jsonLines encodes certificates as the list shows them, one a line.
+func (a *api) jsonLines(page []pki.Certificate) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	for _, c := range page {
+		if err := enc.Encode(a.certificate(c)); err != nil {
+			return nil, err
+		}
+	}
+	return b.Bytes(), nil
+}
+
+// csvHeading are the columns. New ones come at the end.
+var csvHeading = []string{
+	"id", "serial", "issuer", "subject", "sans", "profile", "profile_version", "status", "not_before", "not_after", "issued_at",
+	"requester", "protocol", "device", "source", "spki_sha256", "replaces", "revocation_reason", "revoked_at", "invalidity_date",
+}
+
+// csvRows returns an encoder of pages whose first is preceded by the heading. Lines end in LF alone, against RFC 4180: all
+// readers take it, and line tools take a CR for a part of the last cell.
+func (a *api) csvRows() func([]pki.Certificate) ([]byte, error) {
+	begun := false
+	return func(page []pki.Certificate) ([]byte, error) {
+		var b bytes.Buffer
+		w := csv.NewWriter(&b)
+		if !begun {
+			begun = true
+			if err := w.Write(csvHeading); err != nil {
+				return nil, err
+			}
+		}
+		for _, record := range page {
+			c := a.certificate(record)
+			row := []string{
+				c.ID, c.Serial, c.Issuer, c.Subject, strings.Join(c.SANs, " "), c.Profile, strconv.Itoa(c.ProfileVersion), c.Status,
+				csvTime(&c.NotBefore), csvTime(&c.NotAfter), csvTime(&c.IssuedAt), c.Requester, c.Protocol, c.Device, c.Source, c.SPKISHA256, c.Replaces,
+				"", "", "",
+			}
+			if r := c.Revocation; r != nil {
+				row[len(row)-3], row[len(row)-2], row[len(row)-1] = r.Reason, csvTime(&r.RevokedAt), csvTime(r.InvalidityDate)
+			}
+			for i := range row {
+				row[i] = csvCell(row[i])
+			}
+			if err := w.Write(row); err != nil {
+				return nil, err
+			}
+		}
+		w.Flush()
+		return b.Bytes(), w.Error()
+	}
+}
+
+func csvTime(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+// csvCell puts an apostrophe before a cell that a spreadsheet could take for a formula, the full-width forms that some
+// fold among them; and before one that begins with an apostrophe, so that taking one away always gives the value back.
+func csvCell(s string) string {
+	for _, prefix := range []string{"=", "+", "-", "@", "\t", "\r", "\n", "'", "＝", "＋", "－", "＠"} {
+		if strings.HasPrefix(s, prefix) {
+			return "'" + s
+		}
+	}
+	return s
+}
+
+// stream is an answer of unknown length. Each chunk has a deadline of its own, since the listener's is for whole answers.
+type stream struct {
+	w  http.ResponseWriter
+	rc *http.ResponseController
+}
+
+func newStream(ctx huma.Context) *stream {
+	_, w := humachi.Unwrap(ctx)
+	s := &stream{w: w, rc: http.NewResponseController(w)}
+	s.header("Cache-Control", "no-store")
+	s.header("X-Accel-Buffering", "no") // nginx would keep lines back
+	// The listener's time for reading a request would end the request's context while the answer goes on. Writers that
+	// know no deadlines have none to extend.
+	_ = s.rc.SetReadDeadline(time.Time{})
+	return s
+}
+
+func (s *stream) header(name, value string) { s.w.Header().Set(name, value) }
+
+// write sends a chunk at once. An empty one sends the headers.
+func (s *stream) write(chunk []byte) error {
+	if err := s.rc.SetWriteDeadline(time.Now().Add(2 * chunkTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	if len(chunk) > 0 {
+		if _, err := s.w.Write(chunk); err != nil {
+			return err
+		}
+	}
+	return s.rc.Flush()
+}
+
+// streamed describes the answers that are streams.
+func streamed(id string) map[string]*huma.Response {
+	text := &huma.Schema{Type: huma.TypeString}
+	content := map[string]*huma.MediaType{"application/jsonl": {Schema: text}}
+	if id == "exportCertificates" {
+		content["text/csv"] = &huma.MediaType{Schema: text}
+	}
+	return map[string]*huma.Response{"200": {Description: "A stream; one that is broken off has failed", Content: content}}
+}
+
+// tryTake is take without waiting.
+func (t turns) tryTake() (done func(), err error) {
+	select {
+	case t <- struct{}{}:
+		return func() { <-t }, nil
+	default:
+		return nil, fault.New(fault.RateLimited, "too many of these are open").WithRetryAfter(waitForTurn)
+	}
+}
