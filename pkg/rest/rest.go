@@ -63,7 +63,7 @@ type Store interface {
 	Head(ctx context.Context) (store.Head, error)
 }
 
-// Config is what the API is made of. All fields but Logger are required.
+// Config is what the API is made of. All fields but Limits and Logger are required.
 type Config struct {
 	Store     Store
 	CA        *ca.Authority
@@ -80,6 +80,8 @@ type Config struct {
 	Age func() time.Duration
 	// Server is what GET /server tells.
 	Server Server
+	// Limits bounds how many requests each principal may make. The zero value does not bound API tokens.
+	Limits Limits
 	Logger *slog.Logger
 
 	heartbeat time.Duration // of streams; 0 means heartbeatEvery
@@ -95,6 +97,7 @@ type api struct {
 	keyMaking turns
 	followers turns
 	endings   endings
+	limits    *limits
 }
 
 // access is a route's row in the table of authority.
@@ -180,6 +183,7 @@ func New(cfg Config) (http.Handler, []byte, error) {
 	a := &api{
 		Config: cfg, huma: humachi.New(r, humaConfig()), searches: make(turns, maxSearches), walks: make(turns, maxWalks),
 		exports: make(turns, maxExports), keyMaking: make(turns, maxKeyMaking), followers: make(turns, maxFollowers),
+		limits: newLimits(cfg.Limits, cfg.Now),
 	}
 	a.routes()
 	doc, err := a.huma.OpenAPI().YAML()
@@ -322,6 +326,9 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 		}
 		r, w := humachi.Unwrap(ctx)
 		p, err := a.admit(ctx, acc)
+		if e := a.limits.spend(acc, p, sourceOf(r), err); e != nil {
+			err = e
+		}
 		if err != nil {
 			a.fail(r.Context(), err).Write(w)
 			return
