@@ -149,7 +149,7 @@ func rows(t *testing.T) int {
 	if n, err := strconv.Atoi(os.Getenv("CERTWRIGHT_TEST_COPY")); err == nil {
 		return n
 	}
-	if testing.Short() {
+	if testing.Short() || raceDetector {
 		return 2000
 	}
 	return 20000
@@ -336,7 +336,7 @@ func TestCopyKilled(t *testing.T) {
 			a, b := pair()
 			use(t, a, false, func(s store.Movable) {
 				storetest.Fill(t, s)
-				grow(t, s, 8000)
+				grow(t, s, min(rows(t), 8000))
 			})
 			run := func(wait time.Duration) bool {
 				cmd := exec.Command(os.Args[0])
