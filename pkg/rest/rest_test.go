@@ -104,7 +104,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	r.config = Config{
-		Store: s, CA: authority, Issuers: issuers, CRLs: crls, Tokens: tokens, Sync: w.Sync, Now: guard.Now, Clock: guard, Age: w.Age,
+		Store: s, CA: authority, Issuers: issuers, CRLs: crls, Tokens: tokens, Sync: w.Sync, Now: guard.Now, Clock: guard, Age: func() time.Duration { return 0 },
 		Server: Server{Version: "test", PublicURL: "http://pki.example.com", Store: "sqlite"},
 	}
 	h, doc, err := New(r.config)
