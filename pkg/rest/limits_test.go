@@ -79,25 +79,36 @@ func TestLimitsByPrincipal(t *testing.T) {
 	}
 	for name, requests := range map[string][]request{
 		"tokens each have their own": {
-			{operate, alice, "192.0.2.1", nil, false}, {operate, alice, "192.0.2.2", nil, true}, {readAll, alice, "192.0.2.1", nil, true},
-			{operate, bob, "192.0.2.1", nil, false}, {operate, bob, "192.0.2.1", fault.New(fault.Forbidden, ""), true},
+			{operate, alice, "192.0.2.1", nil, false},
+			{operate, alice, "192.0.2.2", nil, true},
+			{readAll, alice, "192.0.2.1", nil, true},
+			{operate, bob, "192.0.2.1", nil, false},
+			{operate, bob, "192.0.2.1", fault.New(fault.Forbidden, ""), true},
 		},
 		"holders": {{self, holder, "192.0.2.1", nil, false}, {self, holder, "192.0.2.1", nil, true}, {operate, alice, "192.0.2.1", nil, false}},
 		"open routes by address": {
-			{open, pki.Principal{}, "192.0.2.1", nil, false}, {open, pki.Principal{}, "192.0.2.1", nil, true}, {open, pki.Principal{}, "192.0.2.2", nil, false},
+			{open, pki.Principal{}, "192.0.2.1", nil, false},
+			{open, pki.Principal{}, "192.0.2.1", nil, true},
+			{open, pki.Principal{}, "192.0.2.2", nil, false},
 			{operate, alice, "192.0.2.1", nil, false},
 		},
 		"wrong credentials by address": {
 			{operate, pki.Principal{}, "192.0.2.1", unauthenticated, false}, {self, pki.Principal{}, "192.0.2.1", unauthenticated, true},
 		},
 		"IPv6 by network": {
-			{open, pki.Principal{}, "2001:db8::1", nil, false}, {open, pki.Principal{}, "2001:db8::2", nil, true},
-			{open, pki.Principal{}, "2001:db8:0:1::1", nil, false}, {open, pki.Principal{}, "fe80::1%eth0", nil, false}, {open, pki.Principal{}, "fe80::2%eth1", nil, true},
+			{open, pki.Principal{}, "2001:db8::1", nil, false},
+			{open, pki.Principal{}, "2001:db8::2", nil, true},
+			{open, pki.Principal{}, "2001:db8:0:1::1", nil, false},
+			{open, pki.Principal{}, "fe80::1%eth0", nil, false},
+			{open, pki.Principal{}, "fe80::2%eth1", nil, true},
 		},
 		"IPv4 in IPv6": {{open, pki.Principal{}, "::ffff:192.0.2.1", nil, false}, {open, pki.Principal{}, "192.0.2.1", nil, true}},
 		"loopback": {
-			{open, pki.Principal{}, "127.0.0.1", nil, false}, {open, pki.Principal{}, "127.0.0.1", nil, false}, {open, pki.Principal{}, "::1", nil, false},
-			{open, pki.Principal{}, "::1", nil, false}, {operate, pki.Principal{}, "::ffff:127.0.0.1", unauthenticated, false},
+			{open, pki.Principal{}, "127.0.0.1", nil, false},
+			{open, pki.Principal{}, "127.0.0.1", nil, false},
+			{open, pki.Principal{}, "::1", nil, false},
+			{open, pki.Principal{}, "::1", nil, false},
+			{operate, pki.Principal{}, "::ffff:127.0.0.1", unauthenticated, false},
 		},
 		"no address at all": {{open, pki.Principal{}, "@", nil, false}, {open, pki.Principal{}, "@", nil, true}},
 	} {

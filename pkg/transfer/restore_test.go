@@ -67,8 +67,10 @@ func (a *authority) bootstrap(s store.Store) {
 			Issuer:      pki.Issuer{Name: "issuing", Root: true, Created: now},
 			Key:         pki.IssuerKey{KeyID: hex.EncodeToString(spki[:8]), Current: true, SealedKey: []byte("sealed"), Created: now},
 			Certificate: pki.IssuerCertificate{Fingerprint: fingerprint, Current: true, DER: a.certificate.Raw},
-			Record: pki.Certificate{Serial: "\x01", Fingerprint: fingerprint, SPKIHash: spki, Profile: "root", CRLScope: pki.ScopeFull,
-				NotBefore: now, NotAfter: now.AddDate(10, 0, 0), IssuedAt: now, DER: a.certificate.Raw},
+			Record: pki.Certificate{
+				Serial: "\x01", Fingerprint: fingerprint, SPKIHash: spki, Profile: "root", CRLScope: pki.ScopeFull,
+				NotBefore: now, NotAfter: now.AddDate(10, 0, 0), IssuedAt: now, DER: a.certificate.Raw,
+			},
 		}},
 		Tokens: []pki.Token{
 			{ID: "first", Name: "admin", Role: pki.RoleAdministrator, CreatedAt: now},
@@ -88,8 +90,10 @@ func (a *authority) bootstrap(s store.Store) {
 
 func (a *authority) issue(s store.Store) pki.Certificate {
 	a.t.Helper()
-	c := pki.Certificate{IssuerID: a.issuer.IssuerID, IssuerKeyID: a.issuer.ID, Subject: fmt.Sprintf("CN=device %d", grown.Add(1)), Profile: "device",
-		CRLScope: pki.ScopeFull, NotBefore: now, NotAfter: now.AddDate(1, 0, 0), IssuedAt: now, DER: []byte("a certificate")}
+	c := pki.Certificate{
+		IssuerID: a.issuer.IssuerID, IssuerKeyID: a.issuer.ID, Subject: fmt.Sprintf("CN=device %d", grown.Add(1)), Profile: "device",
+		CRLScope: pki.ScopeFull, NotBefore: now, NotAfter: now.AddDate(1, 0, 0), IssuedAt: now, DER: []byte("a certificate"),
+	}
 	rand.Read(c.Fingerprint[:])
 	rand.Read(c.SPKIHash[:])
 	var err error
@@ -104,8 +108,10 @@ func (a *authority) issue(s store.Store) pki.Certificate {
 
 func (a *authority) change(s store.Store, c pki.Certificate, action pki.Action, r pki.Revocation) {
 	a.t.Helper()
-	_, err := s.ChangeStatus(a.t.Context(), store.StatusChange{IssuerID: c.IssuerID, Serial: c.Serial, Action: action, Revocation: r,
-		Record: audit.Record{Time: now, Action: audit.ActionRevoke, Actor: "test"}})
+	_, err := s.ChangeStatus(a.t.Context(), store.StatusChange{
+		IssuerID: c.IssuerID, Serial: c.Serial, Action: action, Revocation: r,
+		Record: audit.Record{Time: now, Action: audit.ActionRevoke, Actor: "test"},
+	})
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -141,8 +147,10 @@ func (a *authority) publish(s store.Store, number int64, edit ...func(*x509.Revo
 		a.t.Fatal(err)
 	}
 	if len(edit) == 0 {
-		err = s.RecordCRL(a.t.Context(), pki.CRL{IssuerKeyID: a.issuer.ID, Scope: pki.ScopeFull, Number: number, ThisUpdate: now, NextUpdate: list.NextUpdate,
-			Scheduled: true, Change: change, Entries: len(list.RevokedCertificateEntries), CreatedAt: now, DER: der})
+		err = s.RecordCRL(a.t.Context(), pki.CRL{
+			IssuerKeyID: a.issuer.ID, Scope: pki.ScopeFull, Number: number, ThisUpdate: now, NextUpdate: list.NextUpdate,
+			Scheduled: true, Change: change, Entries: len(list.RevokedCertificateEntries), CreatedAt: now, DER: der,
+		})
 		if err != nil {
 			a.t.Fatal(err)
 		}
