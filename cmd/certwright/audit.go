@@ -22,7 +22,7 @@ func newAuditCommand(env *environment) *cobra.Command {
 		Example: "  certwright audit list --action certificate. --since 24h\n  certwright audit verify",
 	}
 	conn := connect(env, cmd)
-	return group(cmd, newAuditListCommand(env, conn), newAuditVerifyCommand(env, conn))
+	return group(cmd, newAuditListCommand(env, conn), newAuditFollowCommand(env, conn), newAuditVerifyCommand(env, conn))
 }
 
 func newAuditListCommand(env *environment, conn *connection) *cobra.Command {

@@ -33,6 +33,7 @@ hexadecimal, or give a file that holds it, PEM or DER; of several in the file th
 	return group(cmd,
 		newCertIssueCommand(env, conn), newCertRenewCommand(env, conn), newCertListCommand(env, conn), newCertShowCommand(env, conn),
 		newCertRevokeCommand(env, conn), newCertHoldCommand(env, conn), newCertReleaseCommand(env, conn),
+		newCertExportCommand(env), newCertReportCommand(env, conn),
 	)
 }
 

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/certwright/certwright/pkg/client"
+)
+
+// selection are the flags that say which certificates.
+type selection struct {
+	env                                                    *environment
+	q                                                      client.CertificateQuery
+	expiresIn                                              span
+	expiresAfter, expiresBefore, issuedSince, issuedBefore *instant
+}
+
+func selectionFlags(env *environment, cmd *cobra.Command) *selection {
+	s := &selection{env: env}
+	f := cmd.Flags()
+	f.StringVar(&s.q.Issuer, "issuer", "", "of the issuer with this `name`")
+	f.StringVar(&s.q.Profile, "profile", "", "of the profile with this `name`")
+	f.StringSliceVar(&s.q.Status, "status", nil, "with one of these `states`: valid, revoked, hold, expired")
+	complete(cmd, "status", statuses...)
+	f.Var(&s.expiresIn, "expires-in", "that end within this time from now, as in 30d")
+	s.expiresAfter = instantFlag(env, cmd, "expires-after", "that end at this moment or later, as in 2026-11-22")
+	s.expiresBefore = instantFlag(env, cmd, "expires-before", "that end before this moment")
+	s.issuedSince = instantFlag(env, cmd, "issued-since", "issued at this moment or later; 24h is a day ago")
+	s.issuedBefore = instantFlag(env, cmd, "issued-before", "issued before this moment")
+	f.StringVar(&s.q.SPKISHA256, "spki", "", "for this key: `SHA-256` of its SubjectPublicKeyInfo, hexadecimal")
+	f.StringVar(&s.q.Requester, "requester", "", "asked for by this `actor`, as in token:NAME")
+	f.StringVar(&s.q.Protocol, "protocol", "", "asked for over this `protocol`, as in rest")
+	f.StringVar(&s.q.Device, "device", "", "of the device with this `identity`")
+	return s
+}
+
+// query checks the flags and returns what they say.
+func (s *selection) query(cmd *cobra.Command, args []string) (client.CertificateQuery, error) {
+	q := s.q
+	for _, status := range q.Status {
+		if !slices.Contains(statuses, status) {
+			return q, misuse(cmd, "", "--status %q is none of %s", status, strings.Join(statuses, ", "))
+		}
+	}
+	if s.expiresIn != 0 && !s.expiresBefore.IsZero() {
+		return q, misuse(cmd, "", "--expires-in and --expires-before exclude each other")
+	}
+	for _, text := range args {
+		q.Text = text
+	}
+	q.NotAfterFrom, q.NotAfterTo, q.IssuedFrom, q.IssuedTo = s.expiresAfter.Time, s.expiresBefore.Time, s.issuedSince.Time, s.issuedBefore.Time
+	if s.expiresIn != 0 {
+		now := s.env.now().UTC()
+		if q.NotAfterTo = now.Add(time.Duration(s.expiresIn)); q.NotAfterFrom.IsZero() {
+			q.NotAfterFrom = now
+		}
+	}
+	return q, nil
+}
+
+func newCertReportCommand(env *environment, conn *connection) *cobra.Command {
+	var out string
+	var force bool
+	format := &choice{value: "csv", allowed: []string{"csv", "jsonl"}}
+	cmd := &cobra.Command{
+		Use:   "report [TEXT]",
+		Short: "Write all certificates that match as CSV or JSON lines, however many",
+		Long: `Write all certificates that match, newest first, as CSV for spreadsheets or as JSON lines for programs. There may be any
+number: they are passed on as they come.
+
+TEXT is a part of the subject or of an alternative name, in any letter case. All filters have to match.
+
+With -o the file appears when it is complete: a report that breaks off leaves none. In CSV a cell that a spreadsheet
+could take for a formula has an apostrophe before it.`,
+		Example: `  certwright cert report -o certificates.csv
+  certwright cert report example.com --status valid --expires-in 30d > soon.csv
+  certwright cert report --profile server --format jsonl -o servers.jsonl`,
+		Args: takes("[TEXT]"),
+	}
+	s := selectionFlags(env, cmd)
+	f := cmd.Flags()
+	f.Var(format, "format", "csv for spreadsheets, jsonl for programs: a JSON document in each line")
+	complete(cmd, "format", format.allowed...)
+	f.StringVarP(&out, "out", "o", "", "write this `file` (default: the standard output)")
+	f.BoolVar(&force, "force", false, "overwrite a file that exists")
+	var q client.CertificateQuery
+	write := conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {
+		count := &lineCounter{env: env, bar: newMeter(env).bar, began: env.now()}
+		defer count.end()
+		if out == "" || out == "-" {
+			count.w = env.out
+			if f, ok := env.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+				count.w, count.bar, count.silent = visibleLines{env.out}, false, true // the lines themselves are the progress
+			}
+			return api.Export(cmd.Context(), format.value, q, count)
+		}
+		lines, err := writeReport(cmd.Context(), api, format.value, q, out, force, count)
+		if err != nil {
+			return err
+		}
+		count.end()
+		var all fields
+		all.add("Report", out)
+		all.add("Lines", fmt.Sprint(lines))
+		return all.write(env.out)
+	})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		var err error
+		if q, err = s.query(cmd, args); err != nil {
+			return err
+		}
+		return write(cmd, args)
+	}
+	return cmd
+}
+
+// writeReport writes a file that appears when it is complete, and returns how many lines it has.
+func writeReport(ctx context.Context, api *client.Client, format string, q client.CertificateQuery, path string, force bool, count *lineCounter) (lines int64, err error) {
+	if _, err := os.Lstat(path); !force && !errors.Is(err, fs.ErrNotExist) {
+		return 0, exists(path)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return 0, err
+	}
+	count.w = f
+	if err = api.Export(ctx, format, q, count); err == nil {
+		err = f.Chmod(0o644)
+	}
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		if force {
+			err = os.Rename(f.Name(), path)
+		} else if err = os.Link(f.Name(), path); errors.Is(err, fs.ErrExist) { // made by somebody meanwhile
+			err = exists(path)
+		}
+	}
+	if err != nil || !force {
+		_ = os.Remove(f.Name())
+	}
+	return count.lines, err
+}
+
+// lineCounter passes text on and tells on the error output how many lines have come, when it takes long.
+type lineCounter struct {
+	env         *environment
+	w           io.Writer
+	bar, silent bool
+	began, last time.Time
+	lines       int64
+	drawn       bool
+}
+
+func (c *lineCounter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.lines += int64(bytes.Count(p[:n], []byte("\n")))
+	every := lineEvery
+	if c.bar {
+		every = barEvery
+	}
+	now := c.env.now()
+	if c.silent || now.Sub(c.began) < 2*time.Second || now.Sub(c.last) < every {
+		return n, err
+	}
+	c.last = now
+	if c.bar {
+		fmt.Fprintf(c.env.err, "\r\x1b[K%d lines", c.lines)
+		c.drawn = true
+	} else {
+		fmt.Fprintf(c.env.err, "%d lines so far\n", c.lines)
+	}
+	return n, err
+}
+
+// end leaves the line of the counter.
+func (c *lineCounter) end() {
+	if c.drawn {
+		fmt.Fprint(c.env.err, "\r\x1b[K")
+		c.drawn = false
+	}
+}
+
+// visibleLines writes text to a terminal, which obeys none of it.
+type visibleLines struct{ w io.Writer }
+
+func (v visibleLines) Write(p []byte) (int, error) {
+	for line := range bytes.Lines(p) {
+		text, ended := strings.CutSuffix(string(line), "\n")
+		if text = visible(text); ended {
+			text += "\n"
+		}
+		if _, err := io.WriteString(v.w, text); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
+}
