@@ -135,8 +135,8 @@ func TestPKCS12(t *testing.T) {
 					}
 				})
 				t.Run("keytool", func(t *testing.T) {
-					if alg == keys.Ed25519 {
-						t.Skip("old versions of Java do not read Ed25519 keys")
+					if alg != keys.P256 { // Java takes a second to start
+						t.Skip("one kind of key tells")
 					}
 					out := runTool(t, tool(t, "keytool"), "-list", "-v", "-storetype", "PKCS12", "-keystore", path, "-storepass", password)
 					for _, w := range []string{"Entry type: PrivateKeyEntry", "Certificate chain length: 3", "Alias name: zo"} {
