@@ -199,7 +199,9 @@ func (a *api) downloadCertificate(ctx context.Context, in *downloadInput) (*file
 	return out, nil
 }
 
-type listInput struct {
+// CertificateQuery says which certificates a list or an export has. It is exported so that the library can fill it in
+// where it is embedded.
+type CertificateQuery struct {
 	Issuer       string    `query:"issuer" doc:"Name of the issuer" maxLength:"100"`
 	Profile      string    `query:"profile" maxLength:"100"`
 	Status       []string  `query:"status" enum:"valid,revoked,hold,expired" doc:"Any of these, separated by commas"`
@@ -213,9 +215,13 @@ type listInput struct {
 	NotAfterTo   time.Time `query:"not_after_to" doc:"Ends before this time"`
 	IssuedFrom   time.Time `query:"issued_from" doc:"Issued at this time or later"`
 	IssuedTo     time.Time `query:"issued_to" doc:"Issued before this time"`
-	Limit        int       `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Certificates on a page"`
-	Cursor       string    `query:"cursor" doc:"As the page before gave it in next" maxLength:"512"`
-	Count        bool      `query:"count" doc:"Also count all that match, up to 10000"`
+}
+
+type listInput struct {
+	CertificateQuery
+	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Certificates on a page"`
+	Cursor string `query:"cursor" doc:"As the page before gave it in next" maxLength:"512"`
+	Count  bool   `query:"count" doc:"Also count all that match, up to 10000"`
 }
 
 type listOutput struct {
@@ -231,7 +237,7 @@ const maxCount = 10000
 
 // filter turns the query into the store's filter, narrowed to what the principal may see. ok is false when nothing can
 // match.
-func (a *api) filter(p pki.Principal, in *listInput) (f store.CertificateFilter, ok bool, err error) {
+func (a *api) filter(p pki.Principal, in *CertificateQuery) (f store.CertificateFilter, ok bool, err error) {
 	f = store.CertificateFilter{
 		Text: in.Text, Requester: in.Requester, Protocol: in.Protocol, Device: in.Device,
 		NotAfterFrom: in.NotAfterFrom, NotAfterTo: in.NotAfterTo, IssuedFrom: in.IssuedFrom, IssuedTo: in.IssuedTo,
@@ -316,7 +322,7 @@ func (a *api) filterStatus(f *store.CertificateFilter, status []string) error {
 func (a *api) listCertificates(ctx context.Context, in *listInput) (*listOutput, error) {
 	out := &listOutput{}
 	out.Body.Certificates = []Certificate{}
-	f, ok, err := a.filter(principal(ctx), in)
+	f, ok, err := a.filter(principal(ctx), &in.CertificateQuery)
 	if err != nil {
 		return nil, err
 	}

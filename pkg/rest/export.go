@@ -29,37 +29,16 @@ const (
 	chunkTimeout = time.Minute
 )
 
-// exportInput is listInput without what makes pages; a test compares them.
 type exportInput struct {
-	Format       string    `query:"format" enum:"csv,jsonl" default:"csv" doc:"csv: RFC 4180 with a heading; a cell that a spreadsheet could take for a formula has an apostrophe before it. jsonl: a certificate of the list in each line"`
-	Issuer       string    `query:"issuer" doc:"Name of the issuer" maxLength:"100"`
-	Profile      string    `query:"profile" maxLength:"100"`
-	Status       []string  `query:"status" enum:"valid,revoked,hold,expired" doc:"Any of these, separated by commas"`
-	Text         string    `query:"text" doc:"Part of the subject or of a SAN, letter case ignored" maxLength:"256"`
-	Serial       string    `query:"serial" doc:"Serial number, in hexadecimal" maxLength:"128"`
-	SPKISHA256   string    `query:"spki_sha256" doc:"SHA-256 of the SubjectPublicKeyInfo, in hexadecimal" maxLength:"128"`
-	Requester    string    `query:"requester" maxLength:"200"`
-	Protocol     string    `query:"protocol" maxLength:"50"`
-	Device       string    `query:"device" maxLength:"256"`
-	NotAfterFrom time.Time `query:"not_after_from" doc:"Ends at this time or later"`
-	NotAfterTo   time.Time `query:"not_after_to" doc:"Ends before this time"`
-	IssuedFrom   time.Time `query:"issued_from" doc:"Issued at this time or later"`
-	IssuedTo     time.Time `query:"issued_to" doc:"Issued before this time"`
-}
-
-func (in *exportInput) list() *listInput {
-	return &listInput{
-		Issuer: in.Issuer, Profile: in.Profile, Status: in.Status, Text: in.Text, Serial: in.Serial, SPKISHA256: in.SPKISHA256,
-		Requester: in.Requester, Protocol: in.Protocol, Device: in.Device,
-		NotAfterFrom: in.NotAfterFrom, NotAfterTo: in.NotAfterTo, IssuedFrom: in.IssuedFrom, IssuedTo: in.IssuedTo,
-	}
+	Format string `query:"format" enum:"csv,jsonl" default:"csv" doc:"csv: RFC 4180 with a heading; a cell that a spreadsheet could take for a formula has an apostrophe before it. jsonl: a certificate of the list in each line"`
+	CertificateQuery
 }
 
 // exportCertificates streams what a list would show, page after page of the store: memory does not grow with the number of
 // certificates. What is issued after the beginning is not in it. An export that fails in the middle breaks the connection
 // off, so that nobody takes a part for the whole; nothing of it stays on the server.
 func (a *api) exportCertificates(ctx context.Context, in *exportInput) (*huma.StreamResponse, error) {
-	f, some, err := a.filter(principal(ctx), in.list())
+	f, some, err := a.filter(principal(ctx), &in.CertificateQuery)
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,7 @@ import (
 
 const noFollow = 0
 
-var errPlatform = errors.New("not implemented on this operating system")
+var errPlatform = errors.New("this operating system is not one that the SQLite store was made for")
 
 func lockFile(string) (*os.File, error) {
 	return nil, fault.Wrap(fault.Unavailable, errPlatform, "the SQLite store needs Linux or macOS").WithHint("use Postgres")
