@@ -167,9 +167,13 @@ type Request struct {
 	NotAfter      time.Time
 	Device        string
 	TransactionID string
+	// Idempotency, when not nil, makes the request safe to repeat; its fingerprint and warnings are set here. When the
+	// request has got its certificate before, the error is a Conflict with a store.IssuedBeforeError.
+	Idempotency *store.Idempotency
 
-	replaces pki.Fingerprint
-	action   string
+	replaces    pki.Fingerprint
+	predecessor *store.Predecessor // of what replaces names
+	action      string
 }
 
 // Issued is a certificate that the store has durably.
@@ -234,11 +238,7 @@ func (a *Authority) subordinate(hash [32]byte) bool {
 // checkKey refuses keys that nobody may have a certificate for.
 func (a *Authority) checkKey(hash [32]byte) error {
 	if b, ok := a.policy.Load().blocked[hash]; ok {
-		if b.Own {
-			return fault.New(fault.BadPublicKey, "this public key is one of the CA's own").WithField("csr")
-		}
-		return fault.New(fault.BadPublicKey, "this public key is blocked: it was reported compromised").WithField("csr").
-			WithHint("generate a new key")
+		return b.Refuse(false)
 	}
 	return nil
 }
@@ -264,6 +264,12 @@ func (a *Authority) issue(ctx context.Context, key *issuer.Key, p *Profile, r Re
 		TransactionID: r.TransactionID, Replaces: r.replaces, CRLScope: pki.ScopeFull,
 		NotBefore: c.NotBefore, NotAfter: c.NotAfter, IssuedAt: now.Truncate(time.Microsecond),
 	}
+	idempotency := r.Idempotency
+	if idempotency != nil {
+		own := *idempotency
+		own.Warnings = c.Warnings
+		idempotency = &own
+	}
 	for draw := 1; ; draw++ {
 		serial, err := pki.NewSerialNumber(a.cfg.Random, c.NotAfter, now)
 		if err != nil {
@@ -276,7 +282,8 @@ func (a *Authority) issue(ctx context.Context, key *issuer.Key, p *Profile, r Re
 		}
 		record.Fingerprint = sha256.Sum256(record.DER)
 		err = a.cfg.Store.RecordIssuance(ctx, store.Issuance{
-			Certificate: record, ReserveKey: p.Internal() || p.IsCA(), Record: auditRecord(now, r, record, key),
+			Certificate: record, ReserveKey: p.Internal() || p.IsCA(), Idempotency: idempotency, Predecessor: r.predecessor,
+			Record: auditRecord(now, r, record, key),
 		})
 		if errors.Is(err, store.ErrSerialTaken) {
 			if draw < serialDraws {

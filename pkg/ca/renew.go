@@ -9,6 +9,7 @@ import (
 	"github.com/certwright/certwright/pkg/csr"
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/pki"
+	"github.com/certwright/certwright/pkg/store"
 )
 
 // RenewRequest asks for a successor of a certificate: the same profile, names and device, a new serial number and a new
@@ -18,8 +19,9 @@ type RenewRequest struct {
 	RequestID   string
 	Protocol    string
 	Certificate pki.Fingerprint
-	CSR         *csr.Request  // with a new key; nil keeps the key. Its names are ignored.
-	Validity    time.Duration // zero means the profile's default
+	CSR         *csr.Request       // with a new key; nil keeps the key. Its names are ignored.
+	Validity    time.Duration      // zero means the profile's default
+	Idempotency *store.Idempotency // as in Request
 }
 
 // Renew makes the successor of a certificate that is in force. One that is revoked, on hold or has ended is refused with
@@ -33,7 +35,7 @@ func (a *Authority) Renew(ctx context.Context, r RenewRequest) (*Issued, error) 
 	now := a.cfg.Clock.Now()
 	switch {
 	case old.Revocation != nil:
-		return nil, fault.New(fault.PolicyRefused, "the certificate is %s and cannot be renewed", map[pki.Status]string{pki.Revoked: "revoked", pki.OnHold: "on hold"}[old.Revocation.Status])
+		return nil, store.RefusePredecessor(old.Revocation.Status)
 	case now.After(old.NotAfter):
 		return nil, fault.New(fault.PolicyRefused, "the certificate ended on %s and cannot be renewed", old.NotAfter.Format(time.RFC3339)).WithHint("issue a new one")
 	case old.DER == nil:
@@ -59,7 +61,7 @@ func (a *Authority) Renew(ctx context.Context, r RenewRequest) (*Issued, error) 
 	}
 	req := Request{
 		Principal: r.Principal, RequestID: r.RequestID, Protocol: r.Protocol, Validity: r.Validity, Device: old.Device,
-		replaces: old.Fingerprint, action: audit.ActionRenew,
+		Idempotency: r.Idempotency, replaces: old.Fingerprint, predecessor: store.PredecessorOf(old), action: audit.ActionRenew,
 	}
 	if req.Subject, req.SANs, err = csr.Names(c); err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "reading the names of a certificate of ours")

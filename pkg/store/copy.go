@@ -196,6 +196,9 @@ func Tables() []Table {
 			text("subject"), texts("sans"), text("profile"), text("requester"), text("protocol"), text("device"), text("source"),
 			text("transaction_id"), text("crl_scope"), orOctets("der"),
 		}},
+		{Name: "idempotency", Key: []string{"id"}, Columns: []Column{
+			octets("id"), octets("request"), octets("fingerprint"), texts("warnings"), moment("expires_at"),
+		}},
 		{Name: "revocation", Key: []string{"issuer_key_id", "serial"}, Columns: []Column{
 			integer("issuer_key_id"), octets("serial"), integer("issuer_id"), integer("status"), integer("reason"), moment("revoked_at"),
 			orMoment("invalidity_date"), moment("not_after"), integer("change"), orMoment("first_crl_at"), orMoment("first_ocsp_at"),

@@ -52,6 +52,7 @@ var (
 // Store is everything. Callers take the smallest role that serves them.
 type Store interface {
 	Certificates
+	Idempotencies
 	Statuses
 	CRLs
 	Issuers
@@ -123,8 +124,10 @@ type NewIssuer struct {
 
 // Certificates records issuance and finds what was issued.
 type Certificates interface {
-	// RecordIssuance writes the certificate and its audit record. ErrSerialTaken when the issuer has used the
-	// serial number; Conflict when the fingerprint exists.
+	// RecordIssuance writes the certificate, its audit record, and what else the issuance says, after it has looked in
+	// the same transaction whether the certificate may be issued. ErrSerialTaken when the issuer has used the serial
+	// number; Conflict when the fingerprint exists, and with an IssuedBeforeError when Idempotency's ID has been used;
+	// BadPublicKey when the key is blocked; PolicyRefused when Predecessor is not good.
 	RecordIssuance(ctx context.Context, i Issuance) error
 	// Certificate returns the record with this fingerprint, with its DER.
 	Certificate(ctx context.Context, f pki.Fingerprint) (pki.Certificate, error)
@@ -143,8 +146,13 @@ type Issuance struct {
 	Certificate pki.Certificate
 	// ReserveKey blocks the certificate's key for everybody else: it is a key of a CA, an RA, a responder or a
 	// listener of ours.
+	// Such a key may have further certificates of that kind, unless it was reported compromised.
 	ReserveKey bool
-	Record     audit.Record
+	// Idempotency, when not nil, makes the request safe to repeat.
+	Idempotency *Idempotency
+	// Predecessor, when not nil, is the certificate that this one renews: it must be good.
+	Predecessor *Predecessor
+	Record      audit.Record
 }
 
 // CertificateFilter narrows a list. The zero value matches everything; several fields must all match.
@@ -247,7 +255,7 @@ type Issuers interface {
 
 // BlockedKey says why a public key is refused.
 type BlockedKey struct {
-	Own bool // a key of ours; else one that was reported compromised
+	Own bool // a key of ours; else one that was reported compromised, whether or not it is also ours
 }
 
 // IssuerSet is everything about issuers.

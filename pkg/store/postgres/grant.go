@@ -28,8 +28,9 @@ var rights = []struct{ table, privileges string }{
 	{"blocked_key", "SELECT, INSERT, UPDATE"},
 	{"profile", "SELECT, INSERT"},
 	{"api_token", "SELECT, INSERT, UPDATE"},
-	{"certificate", "SELECT, INSERT, UPDATE (search_text)"}, // held while its status changes
+	{"certificate", "SELECT, INSERT, UPDATE (search_text)"}, // held while its status changes, or a successor is issued
 	{"certificate_default", "SELECT"},                       // Check looks at it
+	{"idempotency", "SELECT, INSERT, UPDATE, DELETE"},
 	{"revocation", "SELECT, INSERT, UPDATE, DELETE"},
 	{"status_event", "SELECT, INSERT"},
 	{"crl", "SELECT, INSERT, DELETE"},

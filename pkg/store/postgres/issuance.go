@@ -24,6 +24,7 @@ type issuance struct {
 	store.Issuance
 	bucket    int
 	canonical []byte // of the record
+	refusal   error  // of this operation alone; nothing of it is written
 }
 
 // RecordIssuance implements store.Certificates.
@@ -35,7 +36,7 @@ func (s *Store) RecordIssuance(ctx context.Context, i store.Issuance) error {
 		return err
 	}
 	// What can be prepared is prepared here, outside the writers.
-	return s.issuances.Do(ctx, &issuance{i, i.Certificate.Serial.Bucket(), i.Record.Canonical()})
+	return s.issuances.Do(ctx, &issuance{Issuance: i, bucket: i.Certificate.Serial.Bucket(), canonical: i.Record.Canonical()})
 }
 
 // issuerKey names a key as certificates do.
@@ -63,15 +64,30 @@ func (s *Store) knowKey(ctx context.Context, issuerID, keyID int64) error {
 
 // flushIssuances writes a batch, and takes it apart when one of its operations is at fault.
 func (s *Store) flushIssuances(ctx context.Context, ops []*issuance) []error {
-	errs, fallbacks := groupcommit.Bisect(ops, func(ops []*issuance) error { return s.writeIssuances(ctx, ops) }, ofOneOperation)
-	s.fallbacks.Add(int64(fallbacks))
-	for i, err := range errs {
-		switch {
-		case violates(err, "_pkey"):
-			errs[i] = fault.Wrap(fault.Conflict, errors.Join(store.ErrSerialTaken, err), "the issuer has used this serial number before")
-		case violates(err, "_fingerprint_bucket_key"):
-			errs[i] = fault.Wrap(fault.Conflict, err, "this certificate has been recorded before")
+	outcome := make(map[*issuance]error)
+	for first, twins := apart(ops); len(first) > 0; first, twins = apart(twins) {
+		errs, fallbacks := groupcommit.Bisect(first, func(ops []*issuance) error { return s.writeIssuances(ctx, ops) }, ofOneOperation)
+		s.fallbacks.Add(int64(fallbacks))
+		for i, err := range errs {
+			switch {
+			case violates(err, "_pkey"):
+				err = fault.Wrap(fault.Conflict, errors.Join(store.ErrSerialTaken, err), "the issuer has used this serial number before")
+			case violates(err, "_fingerprint_bucket_key"):
+				err = fault.Wrap(fault.Conflict, err, "this certificate has been recorded before")
+			case err == nil:
+				err = first[i].refusal
+			}
+			if err != nil {
+				outcome[first[i]] = err
+			}
 		}
+	}
+	if len(outcome) == 0 {
+		return nil
+	}
+	errs := make([]error, len(ops))
+	for i, op := range ops {
+		errs[i] = outcome[op]
 	}
 	return errs
 }
@@ -104,8 +120,25 @@ const sqlReserveKeys = `
 	SELECT u.spki_hash, true FROM unnest($1::bytea[]) AS u (spki_hash)
 	ON CONFLICT (spki_hash) DO NOTHING`
 
-// writeIssuances writes all or nothing, in one transaction of two round trips.
+// errRefused ends a transaction in which operations were refused that had a part in it.
+var errRefused = errors.New("some were refused")
+
+// writeIssuances writes all that are not refused, or nothing. A transaction in which one is refused leaves nothing, and
+// the others are written by the next: refusals here are rare, since who issues has looked before.
 func (s *Store) writeIssuances(ctx context.Context, ops []*issuance) error {
+	for {
+		admitted := slices.DeleteFunc(slices.Clone(ops), func(op *issuance) bool { return op.refusal != nil })
+		if len(admitted) == 0 {
+			return nil
+		}
+		if err := s.tryIssuances(ctx, admitted); !errors.Is(err, errRefused) {
+			return err
+		}
+	}
+}
+
+// tryIssuances writes all or nothing, in one transaction of two round trips. It is errRefused when some were refused.
+func (s *Store) tryIssuances(ctx context.Context, ops []*issuance) error {
 	// In the order of the primary key, neighbours on a page are written together, and two batches that hold the same
 	// serial numbers wait for each other instead of in a circle. The audit records keep the order of arrival.
 	sorted := slices.Clone(ops)
@@ -127,15 +160,110 @@ func (s *Store) writeIssuances(ctx context.Context, ops []*issuance) error {
 		records[i], canonical[i] = op.Record, op.canonical
 	}
 	first := func(b *pgx.Batch) {
+		// What may refuse comes first, and holds rows in this order: those of requests, of certificates, of keys.
+		queueIdempotency(b, sorted)
+		queuePredecessors(b, sorted)
+		queueBlockedKeys(b, sorted)
 		queueCertificates(b, certificates)
 		if len(reserve) > 0 {
 			b.Queue(sqlReserveKeys, reserve)
 		}
 	}
 	return s.write(ctx, "recording a certificate", first, func(t *tx) error {
+		if slices.ContainsFunc(ops, func(op *issuance) bool { return op.refusal != nil }) {
+			return errRefused
+		}
 		t.seals = sealing{config: len(reserve) > 0, records: records, canonical: canonical}
 		return nil
 	})
+}
+
+// A status that changes waits for the end of this transaction, or has changed before it.
+const sqlHoldPredecessors = `
+	SELECT 1
+	FROM unnest($1::bigint[], $2::integer[], $3::bytea[]) AS u (issuer_id, bucket, serial)
+	JOIN certificate c ON c.issuer_id = u.issuer_id AND c.bucket = u.bucket AND c.serial = u.serial
+	ORDER BY c.issuer_id, c.bucket, c.serial
+	FOR SHARE OF c`
+
+const sqlReadPredecessors = `
+	SELECT u.ord, r.status
+	FROM unnest($1::bigint[], $2::integer[], $3::bytea[], $4::bigint[]) WITH ORDINALITY AS u (issuer_id, bucket, serial, issuer_key_id, ord)
+	JOIN certificate c ON c.issuer_id = u.issuer_id AND c.bucket = u.bucket AND c.serial = u.serial AND c.issuer_key_id = u.issuer_key_id
+	LEFT JOIN revocation r ON r.issuer_key_id = c.issuer_key_id AND r.serial = c.serial`
+
+// queuePredecessors queues the statements that refuse to renew what is not good.
+func queuePredecessors(b *pgx.Batch, ops []*issuance) {
+	var renewals []*issuance
+	var issuers, keys []int64
+	var buckets []int32
+	var serials [][]byte
+	for _, op := range ops {
+		if p := op.Predecessor; p != nil {
+			renewals = append(renewals, op)
+			issuers, keys = append(issuers, p.IssuerID), append(keys, p.IssuerKeyID)
+			buckets, serials = append(buckets, int32(p.Serial.Bucket())), append(serials, p.Serial.Bytes())
+		}
+	}
+	if len(renewals) == 0 {
+		return
+	}
+	b.Queue(sqlHoldPredecessors, issuers, buckets, serials)
+	b.Queue(sqlReadPredecessors, issuers, buckets, serials, keys).Query(func(rows pgx.Rows) error {
+		found := make([]bool, len(renewals))
+		var ord int64
+		var status *int16
+		_, err := pgx.ForEachRow(rows, []any{&ord, &status}, func() error {
+			found[ord-1] = true
+			if status != nil {
+				renewals[ord-1].refuse(store.RefusePredecessor(pki.Status(*status)))
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for i, ok := range found {
+			if !ok {
+				renewals[i].refuse(fault.New(fault.NotFound, "the certificate to renew is not there"))
+			}
+		}
+		return nil
+	})
+}
+
+const sqlFindBlockedKeys = `
+	SELECT spki_hash, own
+	FROM blocked_key
+	WHERE spki_hash = ANY($1::bytea[])`
+
+// queueBlockedKeys queues the statement that refuses blocked keys. It holds nothing: who asked after a key was blocked
+// finds it, and who asked at the same time may have been first.
+func queueBlockedKeys(b *pgx.Batch, ops []*issuance) {
+	hashes := make([][]byte, len(ops))
+	for i, op := range ops {
+		hashes[i] = op.Certificate.SPKIHash[:]
+	}
+	b.Queue(sqlFindBlockedKeys, hashes).Query(func(rows pgx.Rows) error {
+		var hash []byte
+		var key store.BlockedKey
+		_, err := pgx.ForEachRow(rows, []any{&hash, &key.Own}, func() error {
+			for _, op := range ops {
+				if bytes.Equal(hash, op.Certificate.SPKIHash[:]) {
+					op.refuse(key.Refuse(op.ReserveKey))
+				}
+			}
+			return nil
+		})
+		return err
+	})
+}
+
+// refuse notes why an operation is not done: the first reason, of several. A nil reason changes nothing.
+func (op *issuance) refuse(why error) {
+	if op.refusal == nil {
+		op.refusal = why
+	}
 }
 
 // sortKeys puts keys in the one order in which all transactions lock them.

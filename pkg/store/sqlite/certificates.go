@@ -24,7 +24,13 @@ func (s *Store) RecordIssuance(ctx context.Context, i store.Issuance) error {
 	return s.write(ctx, &op{
 		records: sealed(i.Record),
 		apply: func(t *tx) error {
+			if err := t.mayIssue(&i); err != nil {
+				return err
+			}
 			if err := t.insertCertificate(row); err != nil {
+				return err
+			}
+			if err := t.claimIdempotency(&i); err != nil {
 				return err
 			}
 			if i.ReserveKey {
@@ -33,6 +39,45 @@ func (s *Store) RecordIssuance(ctx context.Context, i store.Issuance) error {
 			return nil
 		},
 	})
+}
+
+// mayIssue refuses what must not be issued as the transaction finds things. It writes nothing.
+func (t *tx) mayIssue(i *store.Issuance) error {
+	if err := t.checkIdempotency(i); err != nil {
+		return err
+	}
+	if p := i.Predecessor; p != nil {
+		if err := t.checkPredecessor(p); err != nil {
+			return err
+		}
+	}
+	var own int
+	err := t.row(`SELECT own FROM blocked_key WHERE spki_hash = ?`, []any{i.Certificate.SPKIHash[:]},
+		func(scan func(...any) error) error { return scan(&own) })
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil
+	case err != nil:
+		return err
+	}
+	return store.BlockedKey{Own: own != 0}.Refuse(i.ReserveKey)
+}
+
+// checkPredecessor refuses to renew a certificate that is not good.
+func (t *tx) checkPredecessor(p *store.Predecessor) error {
+	var status sql.NullInt64
+	err := t.row(`
+		SELECT r.status FROM certificate c `+joinRevocation+`
+		WHERE c.issuer_id = ? AND c.bucket = ? AND c.serial = ? AND c.issuer_key_id = ?`,
+		[]any{p.IssuerID, p.Serial.Bucket(), p.Serial.Bytes(), p.IssuerKeyID},
+		func(scan func(...any) error) error { return scan(&status) })
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return fault.New(fault.NotFound, "the certificate to renew is not there")
+	case err != nil:
+		return err
+	}
+	return store.RefusePredecessor(pki.Status(status.Int64))
 }
 
 // certificateRow is a record with what is derived from it, made outside the writer.
@@ -91,10 +136,11 @@ func (t *tx) insertCertificate(c certificateRow) error {
 	return t.exec(`INSERT INTO certificate_der (id, der) VALUES (?, ?)`, id, c.DER)
 }
 
-// blockKey refuses a public key from now on. A key of ours stays ours.
+// blockKey refuses a public key from now on. One that was reported compromised is refused to ourselves too, and stays so
+// when it is reserved.
 func (t *tx) blockKey(spki [32]byte, own bool) error {
 	t.config = true
-	return t.exec(`INSERT INTO blocked_key (spki_hash, own) VALUES (?, ?) ON CONFLICT (spki_hash) DO UPDATE SET own = max(own, excluded.own)`, spki[:], own)
+	return t.exec(`INSERT INTO blocked_key (spki_hash, own) VALUES (?, ?) ON CONFLICT (spki_hash) DO UPDATE SET own = min(own, excluded.own)`, spki[:], own)
 }
 
 // certificateColumns are what scanCertificate reads, of certificate c and its revocation r.

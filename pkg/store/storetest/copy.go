@@ -54,6 +54,14 @@ func (e *env) fill() {
 	e.issue(e.issuing, func(c *pki.Certificate) {
 		c.Serial, c.NotAfter, c.SANs = pki.SerialNumber([]byte{7}), pki.NoExpiry, []string{`DNS:"quoted" \ {a,b}`, "email:ü@example.com", ""}
 	})
+	for _, warnings := range [][]string{nil, {`with "quotes" and {braces}`, "ü", ""}} {
+		i := issuance(certificate(e.issuing))
+		i.Idempotency = idempotency("kept", i.Certificate.IssuedAt.Add(time.Hour))
+		i.Idempotency.Warnings = warnings
+		if err := e.RecordIssuance(ctx, i); err != nil {
+			t.Fatalf("RecordIssuance: %v", err)
+		}
+	}
 	invalid := revocation(pki.KeyCompromise, base)
 	invalid.InvalidityDate = base.Add(-time.Hour).Truncate(time.Second)
 	e.change(first, pki.ActionRevoke, invalid)

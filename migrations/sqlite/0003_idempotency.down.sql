@@ -1,0 +1,2 @@
+DROP TABLE idempotency;
+PRAGMA user_version = 2;
