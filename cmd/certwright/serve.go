@@ -80,7 +80,7 @@ func set(s *string, v string) {
 
 func newServeCommand(env *environment) *cobra.Command {
 	var f settings
-	var http, https, mtls, publicURL, logFormat, logLevel, name, algorithm string
+	var http, https, mtls, metrics, publicURL, logFormat, logLevel, name, algorithm string
 	var names []string
 	var confirmClock bool
 	cmd := &cobra.Command{
@@ -106,6 +106,7 @@ their defaults. docs/configuration.md lists them all.`,
 				set(&c.HTTP, http)
 				set(&c.HTTPS, https)
 				set(&c.MTLS, mtls)
+				set(&c.Metrics, metrics)
 				set(&c.PublicURL, publicURL)
 				set(&c.Log.Format, logFormat)
 				set(&c.Log.Level, logLevel)
@@ -132,6 +133,7 @@ their defaults. docs/configuration.md lists them all.`,
 	cmd.Flags().StringVar(&http, "http", "", "plain HTTP: CRLs, OCSP, CA certificates, start page; «off» serves none (default 127.0.0.1:8080)")
 	cmd.Flags().StringVar(&https, "https", "", "HTTPS: REST API, start page (default 127.0.0.1:8443)")
 	cmd.Flags().StringVar(&mtls, "mtls", "", "mTLS: self-service for holders of certificates; «off» serves none (default 127.0.0.1:8444)")
+	cmd.Flags().StringVar(&metrics, "metrics", "", "/metrics for Prometheus, without a token, as in 127.0.0.1:9090 (default off; HTTPS has it with a token)")
 	cmd.Flags().StringVar(&publicURL, "public-url", "", "where verifiers reach the plain HTTP listener; goes into certificates, as in http://pki.example.com")
 	cmd.Flags().StringArrayVar(&names, "name", nil, "another host name or IP address for the server's own certificate (repeatable)")
 	cmd.Flags().StringVar(&name, "organization", "", "first start: organization in the CA certificates (default Certwright)")
@@ -177,6 +179,9 @@ func announce(env *environment, s *server.Server, cfg config.Config) {
 	}
 	if s.MTLSURL != "" {
 		p("Self-service  %s/api/v1/self   (with a client certificate)", s.MTLSURL)
+	}
+	if s.MetricsURL != "" {
+		p("Metrics       %s   (without a token)", s.MetricsURL)
 	}
 	p("Store         %s", s.StoreName)
 	p("Data folder   %s", cfg.Data)

@@ -67,6 +67,7 @@ type Authority struct {
 	policy    atomic.Pointer[policy]
 	templates sync.Map // templateKey -> *der.CertificateTemplate
 	issuers   sync.Map // pki.Fingerprint of an issuer's certificate -> profile.Issuer
+	figures   figures
 }
 
 // policy is what Follow loads: replaced whole, never edited.
@@ -185,7 +186,8 @@ type Issued struct {
 
 // Issue makes a certificate. Refusals are faults of the kinds BadRequest, BadCSR, BadPublicKey, PolicyRefused and NotFound;
 // Unavailable means that the store or the clock does not allow it now, and that nothing was issued.
-func (a *Authority) Issue(ctx context.Context, r Request) (*Issued, error) {
+func (a *Authority) Issue(ctx context.Context, r Request) (_ *Issued, err error) {
+	defer func() { a.countIssue(r.Profile, r.Protocol, err) }()
 	if r.Profile == "" {
 		return nil, fault.New(fault.BadRequest, "the request names no profile").WithField("profile")
 	}

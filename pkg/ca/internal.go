@@ -34,7 +34,8 @@ type InternalRequest struct {
 
 // IssueInternal makes a certificate for the server itself: its listeners, its responders. The public key is refused to
 // everybody else from then on.
-func (a *Authority) IssueInternal(ctx context.Context, r InternalRequest) (*x509.Certificate, error) {
+func (a *Authority) IssueInternal(ctx context.Context, r InternalRequest) (_ *x509.Certificate, err error) {
+	defer func() { a.countIssue(r.Profile, "internal", err) }()
 	p, err := internalProfile(r.Profile)
 	if err != nil {
 		return nil, err

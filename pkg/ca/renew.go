@@ -27,8 +27,10 @@ type RenewRequest struct {
 // Renew makes the successor of a certificate that is in force. One that is revoked, on hold or has ended is refused with
 // PolicyRefused: what proved its holder's right then proves nothing now. Names are checked against the profile as it is
 // today, so a profile that was narrowed stops what it no longer allows.
-func (a *Authority) Renew(ctx context.Context, r RenewRequest) (*Issued, error) {
-	old, err := a.cfg.Store.Certificate(ctx, r.Certificate)
+func (a *Authority) Renew(ctx context.Context, r RenewRequest) (_ *Issued, err error) {
+	var old pki.Certificate
+	defer func() { a.countIssue(old.Profile, r.Protocol, err) }()
+	old, err = a.cfg.Store.Certificate(ctx, r.Certificate)
 	if err != nil {
 		return nil, err
 	}

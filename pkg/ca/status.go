@@ -50,7 +50,8 @@ func (a *Authority) Release(ctx context.Context, r StatusRequest) (pki.Certifica
 	return a.change(ctx, r, pki.ActionRelease, audit.ActionRelease)
 }
 
-func (a *Authority) change(ctx context.Context, r StatusRequest, action pki.Action, name string) (pki.Certificate, error) {
+func (a *Authority) change(ctx context.Context, r StatusRequest, action pki.Action, name string) (_ pki.Certificate, err error) {
+	defer func() { a.countChange(action, err) }()
 	now, err := a.cfg.Clock.Check()
 	if err != nil {
 		return pki.Certificate{}, err

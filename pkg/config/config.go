@@ -35,6 +35,9 @@ type Config struct {
 	HTTPS string `yaml:"https"`
 	// MTLS is where holders of our certificates serve themselves. Default: 127.0.0.1:8444. "off" serves none.
 	MTLS string `yaml:"mtls"`
+	// Metrics is where /metrics is served in the clear to whoever reaches it: names of issuers and profiles, and how much they
+	// are used, but no secrets. Default: off; with a token it is had from HTTPS in any case. Example: 127.0.0.1:9090
+	Metrics string `yaml:"metrics"`
 	// PublicURL is the http address under which verifiers reach HTTP. It goes into certificates. Default: http:// and
 	// the address of HTTP, which only this machine can reach. Example: http://pki.example.com
 	PublicURL string `yaml:"public_url"`
@@ -227,7 +230,8 @@ func (c *Config) Complete() error {
 	setDefault(&c.HTTP, "127.0.0.1:8080")
 	setDefault(&c.HTTPS, "127.0.0.1:8443")
 	setDefault(&c.MTLS, "127.0.0.1:8444")
-	for _, listener := range [][2]string{{"http", c.HTTP}, {"https", c.HTTPS}, {"mtls", c.MTLS}} {
+	setDefault(&c.Metrics, Off)
+	for _, listener := range [][2]string{{"http", c.HTTP}, {"https", c.HTTPS}, {"mtls", c.MTLS}, {"metrics", c.Metrics}} {
 		key, addr := listener[0], listener[1]
 		if addr == Off && key != "https" {
 			continue

@@ -132,6 +132,7 @@ type State struct {
 	KeyID      string
 	Number     int64     // 0 when there is none yet
 	Entries    int       // of the list that is served
+	Size       int       // of its DER, in octets
 	ThisUpdate time.Time // zero when there is none yet
 	NextUpdate time.Time
 	CreatedAt  time.Time
@@ -154,7 +155,7 @@ func (p *Publisher) State() []State {
 		l := p.list(key.KeyID)
 		s := State{Issuer: key.Issuer.Name, KeyID: key.KeyID, Pending: l.dirty(), Err: l.err}
 		if at := l.latest; at != nil {
-			s.Number, s.Entries = at.Number, at.Entries
+			s.Number, s.Entries, s.Size = at.Number, at.Entries, len(at.DER)
 			s.ThisUpdate, s.NextUpdate, s.CreatedAt = at.ThisUpdate, at.NextUpdate, at.CreatedAt
 			s.Age = now.Sub(at.CreatedAt)
 		}

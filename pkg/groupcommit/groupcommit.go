@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -50,7 +51,11 @@ type Committer[Op any] struct {
 	writers sync.WaitGroup
 
 	batches, ops atomic.Int64
+	sizes        [sizeBuckets]atomic.Int64
 }
+
+// sizeBuckets is how many counters Sizes has: for batches of at most 1, 2, 4, ... 4096 operations.
+const sizeBuckets = 13
 
 // waiting is an operation on its way.
 type waiting[Op any] struct {
@@ -154,6 +159,16 @@ func (g *Committer[Op]) Close() {
 // Stats returns how many flushes have begun and how many operations were in them.
 func (g *Committer[Op]) Stats() (batches, ops int64) { return g.batches.Load(), g.ops.Load() }
 
+// Sizes returns how many flushes had at most 1, 2, 4, 8, ... operations, each counted at the least of these bounds. Those
+// beyond the last are in none.
+func (g *Committer[Op]) Sizes() []int64 {
+	sizes := make([]int64, sizeBuckets)
+	for i := range sizes {
+		sizes[i] = g.sizes[i].Load()
+	}
+	return sizes
+}
+
 // write is one writer.
 func (g *Committer[Op]) write() {
 	batch := make([]*waiting[Op], 0, g.c.MaxBatch)
@@ -181,6 +196,9 @@ func (g *Committer[Op]) write() {
 		}
 		g.batches.Add(1)
 		g.ops.Add(int64(len(batch)))
+		if i := bits.Len(uint(len(batch) - 1)); i < sizeBuckets {
+			g.sizes[i].Add(1)
+		}
 		for i, err := range g.flush(ops) {
 			batch[i].err = err
 			close(batch[i].done)

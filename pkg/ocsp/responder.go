@@ -152,7 +152,7 @@ type Responder struct {
 	following bool        // guarded by turn
 	seen      int64       // guarded by turn: all status events up to this change have been taken over
 
-	cached, signed, malformed, internal, tryLater, unauthorized atomic.Int64
+	successful, cached, signed, malformed, internal, tryLater, unauthorized atomic.Int64
 }
 
 // signer is a delegate with what its answers have in common.
@@ -206,6 +206,8 @@ func New(cfg Config) (*Responder, error) {
 func (r *Responder) Respond(ctx context.Context, request []byte) Answer {
 	a := r.respond(ctx, request)
 	switch a.Status {
+	case Successful:
+		r.successful.Add(1)
 	case MalformedRequest:
 		r.malformed.Add(1)
 	case InternalError:
@@ -501,6 +503,7 @@ func (r *Responder) Follow(ctx context.Context, head store.Head) error {
 type Metrics struct {
 	Cached       int64 // answers from memory
 	Signed       int64
+	Successful   int64 // answers that say what a certificate's status is: from memory, signed, or shared by who asked at once
 	Malformed    int64 // unsigned answers, by responseStatus
 	Internal     int64
 	TryLater     int64
@@ -511,7 +514,7 @@ type Metrics struct {
 // Metrics returns the responder's figures.
 func (r *Responder) Metrics() Metrics {
 	return Metrics{
-		Cached: r.cached.Load(), Signed: r.signed.Load(), Malformed: r.malformed.Load(), Internal: r.internal.Load(),
+		Cached: r.cached.Load(), Signed: r.signed.Load(), Successful: r.successful.Load(), Malformed: r.malformed.Load(), Internal: r.internal.Load(),
 		TryLater: r.tryLater.Load(), Unauthorized: r.unauthorized.Load(), Kept: r.cache.len(),
 	}
 }

@@ -368,7 +368,13 @@ type issueInput struct {
 	}
 }
 
-func (a *api) issue(ctx context.Context, in *issueInput) (*certificateOutput, error) {
+func (a *api) issue(ctx context.Context, in *issueInput) (_ *certificateOutput, err error) {
+	asked := false
+	defer func() {
+		if err != nil && !asked {
+			a.CA.Refused(in.Body.Profile, err)
+		}
+	}()
 	p := principal(ctx)
 	request, err := a.parseCSR(in.Body.CSR)
 	if err != nil {
@@ -397,6 +403,7 @@ func (a *api) issue(ctx context.Context, in *issueInput) (*certificateOutput, er
 	if err := override(&r, in.Body.Subject, in.Body.SANs, in.Body.Validity, in.Body.NotAfter); err != nil {
 		return nil, err
 	}
+	asked = true
 	issued, err := a.CA.Issue(ctx, r)
 	if err != nil {
 		return nil, err

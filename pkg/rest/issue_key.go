@@ -56,7 +56,13 @@ type certificateWithKeyOutput struct {
 
 // issueWithKey makes a key, has a certificate issued for it, and hands both out. The key exists in this call's memory and
 // in its answer, and nowhere else: a lost answer is a lost key.
-func (a *api) issueWithKey(ctx context.Context, in *issueWithKeyInput) (*certificateWithKeyOutput, error) {
+func (a *api) issueWithKey(ctx context.Context, in *issueWithKeyInput) (_ *certificateWithKeyOutput, err error) {
+	asked := false
+	defer func() {
+		if err != nil && !asked {
+			a.CA.Refused(in.Body.Profile, err)
+		}
+	}()
 	p := principal(ctx)
 	r := ca.Request{
 		Principal: p, RequestID: problem.RequestID(ctx), Protocol: protocolServerKey, Profile: in.Body.Profile, Device: in.Body.Device,
@@ -84,6 +90,7 @@ func (a *api) issueWithKey(ctx context.Context, in *issueWithKeyInput) (*certifi
 	if r.CSR, err = a.CSRParser.Parse(raw); err != nil {
 		return nil, err
 	}
+	asked = true
 	issued, err := a.CA.Issue(ctx, r)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,9 @@ import (
 	"crypto/x509"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
+
 	"github.com/certwright/certwright/pkg/issuer"
 	"github.com/certwright/certwright/pkg/keys"
 )
@@ -25,6 +28,14 @@ func (a *api) getServer(context.Context, *struct{}) (*serverOutput, error) {
 	s := a.Server
 	s.Time = a.Now().Truncate(time.Second)
 	return &serverOutput{Body: s}, nil
+}
+
+// getMetrics is for monitoring systems that come over the network: they have a token.
+func (a *api) getMetrics(context.Context, *struct{}) (*huma.StreamResponse, error) {
+	return &huma.StreamResponse{Body: func(ctx huma.Context) {
+		r, w := humachi.Unwrap(ctx)
+		a.Metrics.ServeHTTP(w, r)
+	}}, nil
 }
 
 // Issuer is an issuer as the API shows it.

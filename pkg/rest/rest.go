@@ -78,6 +78,8 @@ type Config struct {
 	Clock *clock.Guard
 	// Age tells how long ago this replica last heard of its store: watch.Watcher.Age.
 	Age func() time.Duration
+	// Metrics writes the server's figures, in the text format of Prometheus.
+	Metrics http.Handler
 	// Server is what GET /server tells.
 	Server Server
 	// Limits bounds how many requests each principal may make. The zero value does not bound API tokens.
@@ -123,6 +125,7 @@ var (
 // routes registers every route. Paths are below Root.
 func (a *api) routes() {
 	route(a, open, http.MethodGet, "/server", "getServer", "Server", "What server this is", a.getServer)
+	route(a, readAll, http.MethodGet, "/metrics", "getMetrics", "Server", "The server's figures, in the text format of Prometheus", a.getMetrics)
 
 	route(a, open, http.MethodGet, "/issuers", "listIssuers", "Issuers", "List the issuers", a.listIssuers)
 	route(a, open, http.MethodGet, "/issuers/{issuer}", "getIssuer", "Issuers", "Show an issuer", a.getIssuer)
@@ -169,7 +172,7 @@ func (a *api) routes() {
 
 // New returns the API's handler, to be mounted at Root, and its OpenAPI description in YAML.
 func New(cfg Config) (http.Handler, []byte, error) {
-	if cfg.Store == nil || cfg.CA == nil || cfg.Issuers == nil || cfg.CRLs == nil || cfg.Tokens == nil || cfg.Sync == nil || cfg.Now == nil || cfg.Clock == nil || cfg.Age == nil {
+	if cfg.Store == nil || cfg.CA == nil || cfg.Issuers == nil || cfg.CRLs == nil || cfg.Tokens == nil || cfg.Sync == nil || cfg.Now == nil || cfg.Clock == nil || cfg.Age == nil || cfg.Metrics == nil {
 		return nil, nil, errors.New("rest: incomplete config")
 	}
 	if cfg.Logger == nil {
@@ -314,6 +317,10 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 	switch id {
 	case "verifyAudit":
 		limit = walkTimeout
+	case "getMetrics":
+		op.Responses = map[string]*huma.Response{"200": {
+			Description: "Metrics; docs/metrics.md tells what they mean", Content: map[string]*huma.MediaType{"text/plain": {Schema: &huma.Schema{Type: huma.TypeString}}},
+		}}
 	case "exportCertificates", "followAudit":
 		limit = 0 // streams: each of their steps is bounded
 		op.Responses = streamed(id)

@@ -105,7 +105,8 @@ func newRig(t *testing.T) *rig {
 	}
 	r.config = Config{
 		Store: s, CA: authority, Issuers: issuers, CRLs: crls, Tokens: tokens, Sync: w.Sync, Now: guard.Now, Clock: guard, Age: func() time.Duration { return 0 },
-		Server: Server{Version: "test", PublicURL: "http://pki.example.com", Store: "sqlite"},
+		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "certwright_test 1\n") }),
+		Server:  Server{Version: "test", PublicURL: "http://pki.example.com", Store: "sqlite"},
 	}
 	h, doc, err := New(r.config)
 	if err != nil {
@@ -215,6 +216,7 @@ func TestOpenAPIIsCommitted(t *testing.T) {
 // without a row fails.
 var matrix = map[string]string{ // nobody, auditor, enroller, operator, administrator
 	"GET /server":                                 "naeoA",
+	"GET /metrics":                                "aoA",
 	"GET /issuers":                                "naeoA",
 	"GET /issuers/{issuer}":                       "naeoA",
 	"GET /issuers/{issuer}/certificate.pem":       "naeoA",

@@ -73,6 +73,12 @@ func Check(ctx context.Context, cfg config.Config) ([]store.Finding, error) {
 		return nil, err
 	}
 	findings = append(findings, checkFolder(&cfg)...)
+	if cfg.Metrics != "" && cfg.Metrics != config.Off && !config.Loopback("http://"+cfg.Metrics) {
+		findings = append(findings, store.Finding{
+			What: fmt.Sprintf("the metrics listener, %s, tells whoever reaches it names of issuers and profiles, and how much they are used", cfg.Metrics),
+			Mend: "have a firewall let only the monitoring through, bind it to loopback, or take the metrics from HTTPS with an auditor's token",
+		})
+	}
 	more, err := checkIssuers(ctx, &cfg, s)
 	if err != nil {
 		return nil, err

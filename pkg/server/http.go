@@ -12,7 +12,9 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"github.com/certwright/certwright/pkg/crl"
 	"github.com/certwright/certwright/pkg/fault"
+	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/problem"
 	"github.com/certwright/certwright/pkg/rest"
 	"github.com/certwright/certwright/web"
@@ -24,8 +26,12 @@ var tokenText = regexp.MustCompile(`cwt_[0-9a-f]{16}_[A-Za-z0-9_-]+`)
 // loggedPath is the path of a request as the log has it.
 func loggedPath(r *http.Request) string { return tokenText.ReplaceAllString(r.URL.Path, "cwt_...") }
 
-// trace gives each request an id, logs it, and keeps a panic from costing more than the request.
-func (s *Server) trace(next http.Handler) http.Handler {
+// trace gives each request of a listener an id, counts and logs it, and keeps a panic from costing more than the request.
+func (s *Server) trace(listener string) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler { return s.traced(listener, next) }
+}
+
+func (s *Server) traced(listener string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := rand.Text()[:16]
 		w.Header().Set("X-Request-Id", id)
@@ -44,8 +50,10 @@ func (s *Server) trace(next http.Handler) http.Handler {
 					d.Write(out)
 				}
 			}
+			took := time.Since(began)
+			s.metrics.request(listener, r, out.status, took)
 			s.log.DebugContext(r.Context(), "request", "request_id", id, "method", r.Method, "path", loggedPath(r),
-				"status", out.status, "source", r.RemoteAddr, "took", time.Since(began))
+				"status", out.status, "source", r.RemoteAddr, "took", took)
 		}()
 		next.ServeHTTP(out, r)
 	})
@@ -124,52 +132,96 @@ func methodNotAllowed(routes chi.Routes) http.HandlerFunc {
 // healthz says that the process runs. It asks nothing else, so that a database's outage does not have every replica
 // restarted.
 func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
-	writeHealth(w, http.StatusOK, health{Status: "ok"})
+	writeHealth(w, http.StatusOK, health{Status: healthOK})
 }
+
+// The states of a check, and of all of them together.
+const (
+	healthOK       = "ok"
+	healthDegraded = "degraded" // a person is needed, and sending requests elsewhere would not help
+	healthFailing  = "failing"  // another replica would serve better
+)
 
 // health is what the health addresses answer.
 type health struct {
-	Status string            `json:"status"` // ok or failing
-	Checks map[string]string `json:"checks,omitempty"`
+	Status string            `json:"status"`
+	Checks map[string]string `json:"checks,omitempty"` // ok, or what is wrong
+
+	states map[string]string // of each check
+}
+
+// note takes a finding over. What is worse stays.
+func (h *health) note(check, state, format string, args ...any) {
+	if h.states[check] == healthFailing || h.states[check] == healthDegraded && state == healthDegraded {
+		return
+	}
+	h.states[check], h.Checks[check] = state, fmt.Sprintf(format, args...)
+	if state == healthFailing || h.Status == healthOK {
+		h.Status = state
+	}
 }
 
 // maxStoreAge is how long the store may not have been heard of before this replica says that it is not ready.
 const maxStoreAge = 5 * time.Second
 
-// readyz says whether requests should be sent here: the store answers, the keys are open, and every CRL is fresh. CRLs and
-// OCSP answers are served even while it says no.
-func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+// health looks at everything that requests need. What is wrong with this replica alone is failing. What is the same on
+// all of them, since they serve what the store holds, such as a CRL that nobody can renew, is degraded: a proxy that took
+// all replicas out would turn one trouble into several.
+func (s *Server) health() health {
 	now := s.clock.Now()
-	h := health{Status: "ok", Checks: map[string]string{"store": "ok", "keys": "ok", "crl": "ok", "clock": "ok"}}
-	fail := func(check, format string, args ...any) {
-		h.Status, h.Checks[check] = "failing", fmt.Sprintf(format, args...)
+	h := health{Status: healthOK, Checks: map[string]string{}, states: map[string]string{}}
+	for _, check := range []string{"store", "keys", "crl", "clock"} {
+		h.Checks[check], h.states[check] = healthOK, healthOK
 	}
 	if age := s.watcher.Age(); age > maxStoreAge {
-		fail("store", "not heard of for %s", age.Round(time.Second))
+		h.note("store", healthFailing, "not heard of for %s", age.Round(time.Second))
 	}
 	if _, err := s.clock.Check(); err != nil {
-		fail("clock", "%s", fault.Public(err).Detail)
+		h.note("clock", healthFailing, "%s", fault.Public(err).Detail)
 	}
 	if s.own.current.Load() == nil {
-		fail("keys", "the server has no certificate of its own")
+		h.note("keys", healthFailing, "the server has no certificate of its own")
 	}
 	if name := s.signers.missing(); name != "" {
-		fail("keys", "issuer %s has no OCSP responder in force", name)
+		h.note("keys", healthFailing, "issuer %s has no OCSP responder in force", name)
 	}
-	for _, k := range s.issuers.Current().Keys() {
-		switch l, ok := s.crls.Latest(k.KeyID); {
-		case !ok:
-			fail("crl", "issuer %s has not published one yet", k.Issuer.Name)
+	for _, c := range s.crlStates() {
+		switch {
+		case c.Number == 0:
+			h.note("crl", healthFailing, "issuer %s has not published one yet", c.Issuer)
+		case c.Expired(now):
+			h.note("crl", healthDegraded, "issuer %s: number %d ended at %s; verifiers refuse everybody", c.Issuer, c.Number, c.NextUpdate.Format(time.RFC3339))
 		// Half its life is long before the end: there is time to mend.
-		case now.After(l.ThisUpdate.Add(l.NextUpdate.Sub(l.ThisUpdate) / 2)):
-			fail("crl", "issuer %s: number %d is from %s and ends at %s", k.Issuer.Name, l.Number, l.ThisUpdate.Format(time.RFC3339), l.NextUpdate.Format(time.RFC3339))
+		case now.After(c.ThisUpdate.Add(c.NextUpdate.Sub(c.ThisUpdate) / 2)):
+			h.note("crl", healthDegraded, "issuer %s: number %d is from %s and ends at %s", c.Issuer, c.Number, c.ThisUpdate.Format(time.RFC3339), c.NextUpdate.Format(time.RFC3339))
 		}
 	}
+	return h
+}
+
+// readyz says whether requests should be sent here: 200 when all is well or degraded, 503 when failing. CRLs and OCSP
+// answers are served even then.
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	h := s.health()
 	status := http.StatusOK
-	if h.Status != "ok" {
+	if h.Status == healthFailing {
 		status = http.StatusServiceUnavailable
 	}
 	writeHealth(w, status, h)
+}
+
+// crlState is the state of one CRL: of an issuer key and a scope.
+type crlState struct {
+	crl.State
+	Scope string
+}
+
+func (s *Server) crlStates() []crlState {
+	var all []crlState
+	for _, st := range s.crls.State() {
+		all = append(all, crlState{st, pki.ScopeFull})
+	}
+	return all
 }
 
 func writeHealth(w http.ResponseWriter, status int, h health) {

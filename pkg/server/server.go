@@ -49,7 +49,7 @@ const shutdownWait = 8 * time.Second
 
 // maxConns bounds the connections of each listener, so that idle ones of one cannot take the descriptors that the others and
 // the database need. What is beyond waits in the system's queue.
-var maxConns = map[string]int{"http": 4096, "https": 1024, "mtls": 1024}
+var maxConns = map[string]int{"http": 4096, "https": 1024, "mtls": 1024, "metrics": 64}
 
 // Options are what a Server takes besides its settings.
 type Options struct {
@@ -69,10 +69,12 @@ type Server struct {
 	HTTPURL   string // of the plain listener; empty when it is off
 	HTTPSURL  string
 	MTLSURL   string // empty when it is off
-	TokenFile string // the first administrator's token; set when First
-	RootFile  string // the root certificate, PEM
-	StoreName string // where the store is, for people, without a password
-	Root      *issuer.Issuer
+	// MetricsURL is where metrics are had without a token; empty when that is off.
+	MetricsURL string
+	TokenFile  string // the first administrator's token; set when First
+	RootFile   string // the root certificate, PEM
+	StoreName  string // where the store is, for people, without a password
+	Root       *issuer.Issuer
 
 	cfg     config.Config
 	log     *slog.Logger
@@ -88,6 +90,7 @@ type Server struct {
 	own     *listenerCert
 	signers *delegates
 	serving []*listening
+	metrics *metrics
 }
 
 // listening is an open listener with what serves it.
@@ -96,6 +99,7 @@ type listening struct {
 	l      net.Listener
 	server *http.Server
 	tls    bool
+	conns  connections
 }
 
 // New opens the listeners and the store, sets an empty store up, and builds everything. Nothing is served yet, save that
@@ -104,7 +108,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Server, err erro
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{Version: o.Version, cfg: cfg, log: o.Log, clock: clock.New(o.Now, nil)}
+	s := &Server{Version: o.Version, cfg: cfg, log: o.Log, clock: clock.New(o.Now, nil), metrics: newMetrics()}
 	s.started = s.clock.Now()
 	if o.ConfirmClock {
 		s.clock.Confirm()
@@ -123,6 +127,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Server, err erro
 	if s.store, err = openStore(ctx, &s.cfg, s.log, storeWait); err != nil {
 		return nil, err
 	}
+	s.store = store.Measured(s.store, s.metrics.observe)
 	s.StoreName = storeName(&s.cfg)
 	kek, err := s.setUp(ctx)
 	if err != nil {
@@ -170,6 +175,12 @@ func (s *Server) listen() error {
 	}
 	if s.MTLSURL, err = open("mtls", s.cfg.MTLS, true); err != nil {
 		return err
+	}
+	if s.MetricsURL, err = open("metrics", s.cfg.Metrics, false); err != nil {
+		return err
+	}
+	if s.MetricsURL != "" {
+		s.MetricsURL += metricsPath
 	}
 	s.PublicURL = s.cfg.PublicURL
 	if s.PublicURL == "" {
@@ -344,16 +355,24 @@ func replicaName() string {
 	return host + "-" + hex.EncodeToString(b[:])
 }
 
+// storeKind names the kind of the store.
+func (s *Server) storeKind() string {
+	if s.cfg.Database != "" {
+		return "postgres"
+	}
+	return "sqlite"
+}
+
+// metricsPath is where monitoring systems look for metrics unless they are told otherwise.
+const metricsPath = "/metrics"
+
 // handlers builds what each listener serves.
 func (s *Server) handlers() error {
 	pub, err := publish.New(publish.Config{Issuers: s.issuers, CRLs: s.crls, OCSP: s.ocsp, Now: s.clock.Now})
 	if err != nil {
 		return err
 	}
-	kind := "sqlite"
-	if s.cfg.Database != "" {
-		kind = "postgres"
-	}
+	s.registerFacts()
 	rules, err := keyRules(s.cfg.WeakKeys)
 	if err != nil {
 		return err
@@ -361,15 +380,16 @@ func (s *Server) handlers() error {
 	api, _, err := rest.New(rest.Config{
 		CSRParser: csr.Parser{KeyRules: rules},
 		Store:     s.store, CA: s.ca, Issuers: s.issuers, CRLs: s.crls, Tokens: s.tokens, Sync: s.watcher.Sync, Now: s.clock.Now, Clock: s.clock, Age: s.watcher.Age,
-		Server: rest.Server{Version: s.Version, PublicURL: s.PublicURL, Store: kind, Started: s.started.Truncate(time.Second)},
-		Logger: s.log,
+		Metrics: s.metrics.handler,
+		Server:  rest.Server{Version: s.Version, PublicURL: s.PublicURL, Store: s.storeKind(), Started: s.started.Truncate(time.Second)},
+		Logger:  s.log,
 	})
 	if err != nil {
 		return err
 	}
-	pages := func(tls bool) *chi.Mux {
+	pages := func(name string, tls bool) *chi.Mux {
 		r := chi.NewRouter()
-		r.Use(s.trace)
+		r.Use(s.trace(name))
 		r.Get("/", s.startPage(tls))
 		r.Head("/", s.startPage(tls))
 		r.Get("/healthz", s.healthz)
@@ -386,20 +406,32 @@ func (s *Server) handlers() error {
 	for _, l := range s.serving {
 		l.server = &http.Server{
 			ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute,
-			MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+			MaxHeaderBytes: 16 << 10, ConnState: l.conns.changed, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		}
 		switch l.name {
 		case "http":
-			l.server.Handler = pages(false)
+			l.server.Handler = pages(l.name, false)
 			l.server.IdleTimeout = 30 * time.Second
 		case "https":
-			r := pages(true)
+			r := pages(l.name, true)
 			r.Mount(rest.Root, api)
+			// The same as below rest.Root, with a token: at the address that monitoring systems take by themselves.
+			r.Get(metricsPath, again(metricsPath, api))
 			l.server.Handler = secure(r)
 			l.server.TLSConfig = s.tlsConfig()
+		case "metrics":
+			r := chi.NewRouter()
+			r.Use(s.trace(l.name))
+			r.Get("/healthz", s.healthz)
+			r.Get("/readyz", s.readyz)
+			r.Method(http.MethodGet, metricsPath, s.metrics.handler)
+			r.NotFound(notFound)
+			r.MethodNotAllowed(methodNotAllowed(r))
+			l.server.Handler = secure(r)
+			l.server.IdleTimeout = 5 * time.Minute // scrapes come once a minute, or less
 		case "mtls":
 			r := chi.NewRouter()
-			r.Use(s.trace)
+			r.Use(s.trace(l.name))
 			r.Get("/healthz", s.healthz)
 			r.Mount(rest.Root, selfOnly(api))
 			r.NotFound(notFound)
@@ -412,6 +444,15 @@ func (s *Server) handlers() error {
 		}
 	}
 	return nil
+}
+
+// again serves a path below rest.Root at an address of its own.
+func again(path string, api http.Handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		c := chi.RouteContext(r.Context())
+		c.RoutePath, c.RoutePatterns = path, nil
+		api.ServeHTTP(w, r)
+	}
 }
 
 // keyRules reads the list of weak keys, if there is one.

@@ -99,6 +99,18 @@ type Stats struct {
 	BatchedOps  int64 // operations in them
 	Fallbacks   int64 // batches that were taken apart after an error
 	Connections int   // open now
+	// BatchSizes counts the batches of at most 1, 2, 4, 8, ... operations, each at the least of these bounds.
+	BatchSizes []int64
+	Pool       Pool
+}
+
+// Pool are figures about the connections to the database, all of them together.
+type Pool struct {
+	Max    int // so many may be open
+	InUse  int
+	Idle   int
+	Waits  int64         // for a free one, since the process started
+	Waited time.Duration // in all of them
 }
 
 // Bootstrap is all that a new store begins with. The references between issuers, keys and certificates are by index.

@@ -267,7 +267,21 @@ func (s *Store) closePools() {
 func (s *Store) Stats() store.Stats {
 	b1, o1 := s.issuances.Stats()
 	b2, o2 := s.statuses.Stats()
+	sizes := s.issuances.Sizes()
+	for i, n := range s.statuses.Sizes() {
+		sizes[i] += n
+	}
+	var pool store.Pool
+	for _, p := range []*pgxpool.Pool{s.readers, s.writers, s.lists} {
+		at := p.Stat()
+		pool.Max += int(at.MaxConns())
+		pool.InUse += int(at.AcquiredConns())
+		pool.Idle += int(at.IdleConns())
+		pool.Waits += at.EmptyAcquireCount()
+		pool.Waited += at.EmptyAcquireWaitTime()
+	}
 	return store.Stats{
+		BatchSizes: sizes, Pool: pool,
 		Batches: b1 + b2, BatchedOps: o1 + o2, Fallbacks: s.fallbacks.Load(),
 		Connections: int(s.readers.Stat().TotalConns() + s.writers.Stat().TotalConns() + s.lists.Stat().TotalConns()),
 	}

@@ -318,13 +318,26 @@ func readHead(scan func(...any) error) (store.Head, error) {
 // Stats returns figures since the store was opened.
 func (s *Store) Stats() store.Stats {
 	if s.group == nil {
-		return store.Stats{Connections: s.read.Stats().OpenConnections}
+		return store.Stats{Connections: s.read.Stats().OpenConnections, Pool: pool(s.read)}
 	}
 	batches, ops := s.group.Stats()
 	return store.Stats{
 		Batches: batches, BatchedOps: ops, Fallbacks: s.writer.fallbacks.Load(),
 		Connections: s.read.Stats().OpenConnections + s.pool.Stats().OpenConnections,
+		BatchSizes:  s.group.Sizes(), Pool: pool(s.read, s.pool),
 	}
+}
+
+func pool(all ...*sql.DB) (p store.Pool) {
+	for _, db := range all {
+		at := db.Stats()
+		p.Max += at.MaxOpenConnections
+		p.InUse += at.InUse
+		p.Idle += at.Idle
+		p.Waits += at.WaitCount
+		p.Waited += at.WaitDuration
+	}
+	return p
 }
 
 // Times are kept as microseconds since 1970.

@@ -288,6 +288,13 @@ func testStorm(t *testing.T, h Harness) {
 	for _, s := range stores {
 		one := s.Stats()
 		st.Batches, st.BatchedOps = st.Batches+one.Batches, st.BatchedOps+one.BatchedOps
+		var sized int64
+		for _, n := range one.BatchSizes {
+			sized += n
+		}
+		if p := one.Pool; sized != one.Batches || p.Max == 0 || p.InUse+p.Idle > p.Max {
+			t.Errorf("Stats = %+v: %d batches have a size", one, sized)
+		}
 	}
 	if st.Batches == 0 || st.BatchedOps < int64(len(written)) || st.Batches > st.BatchedOps {
 		t.Errorf("Stats = %+v after %d issuances", st, len(written))
