@@ -151,6 +151,21 @@ func (k Key) Decrypt(_ io.Reader, msg []byte, opts crypto.DecrypterOpts) ([]byte
 	return decrypter.Decrypt(rand.Reader, msg, opts)
 }
 
+// DecryptSessionKey decrypts PKCS #1 v1.5 with an RSA key of [PurposeRA] into
+// a preset key, as [rsa.DecryptPKCS1v15SessionKey] says: if the ciphertext
+// holds a well-padded key of that length it overwrites key, else it leaves
+// key as it was, in the same time. An error is about what everybody can see,
+// such as the length of the ciphertext; every other key is ErrCannotDecrypt.
+// Unlike Decrypt it lets the caller choose what a bad padding gives.
+func (k Key) DecryptSessionKey(ciphertext, key []byte) error {
+	decrypter, ok := k.k().signer.(*rsa.PrivateKey)
+	if !ok || k.k().purpose != PurposeRA {
+		return fmt.Errorf("%w: it is %v for %q", ErrCannotDecrypt, k.k().algorithm, k.k().purpose)
+	}
+	//lint:ignore SA1019 most SCEP clients know no other key transport
+	return rsa.DecryptPKCS1v15SessionKey(rand.Reader, decrypter, ciphertext, key)
+}
+
 // String shows purpose, algorithm and key id.
 func (k Key) String() string {
 	if k.k == nil {

@@ -476,6 +476,16 @@ func TestDecrypt(t *testing.T) {
 	if got, err := ra.Decrypt(nil, oaep, session); err != nil || len(got) != len(message) || bytes.Equal(got, message) {
 		t.Errorf("Decrypt of bad padding = %q, %v, want a random key", got, err)
 	}
+	key := []byte("a preset key of 32 octets, maybe")
+	if err := ra.DecryptSessionKey(oaep, key); err != nil || string(key) != "a preset key of 32 octets, maybe" {
+		t.Errorf("DecryptSessionKey of bad padding = %q, %v, want the preset key", key, err)
+	}
+	if err := ra.DecryptSessionKey(encrypted, key[:16]); err != nil || string(key) != "a preset key of 32 octets, maybe" {
+		t.Errorf("DecryptSessionKey of another length = %q, %v, want the preset key", key, err)
+	}
+	if err := ra.DecryptSessionKey(encrypted, key); err != nil || !bytes.Equal(key, message) {
+		t.Errorf("DecryptSessionKey = %q, %v", key, err)
+	}
 	if got, err := ra.Decrypt(nil, encrypted, nil); err == nil {
 		t.Errorf("Decrypt without options = %q", got)
 	}
@@ -485,6 +495,9 @@ func TestDecrypt(t *testing.T) {
 	}
 	if got, err := issuer.Decrypt(nil, encrypted, session); !errors.Is(err, keys.ErrCannotDecrypt) {
 		t.Errorf("Decrypt with an issuer key = %q, %v, want ErrCannotDecrypt", got, err)
+	}
+	if err := issuer.DecryptSessionKey(encrypted, key); !errors.Is(err, keys.ErrCannotDecrypt) {
+		t.Errorf("DecryptSessionKey with an issuer key: %v, want ErrCannotDecrypt", err)
 	}
 	ec, err := keys.New(keys.PurposeRA, generate(t, keys.P256))
 	if err != nil {
