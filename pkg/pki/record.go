@@ -45,7 +45,7 @@ func (f Fingerprint) String() string { return hex.EncodeToString(f[:]) }
 // ParseFingerprint reads 64 hexadecimal digits in either case, with or without colons.
 func ParseFingerprint(text string) (Fingerprint, error) {
 	var f Fingerprint
-	b, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(text), ":", ""))
+	b, err := hex.DecodeString(strings.NewReplacer(":", "", " ", "").Replace(text))
 	if err != nil || len(b) != len(f) {
 		return Fingerprint{}, errors.New("not a SHA-256 fingerprint: want 64 hexadecimal digits")
 	}

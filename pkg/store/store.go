@@ -174,6 +174,7 @@ type CertificateFilter struct {
 	Status       []pki.Status // any of; a certificate's status whether or not it has ended
 	Text         string       // substring of subject or SANs, letter case ignored; %, _ and \ have no meaning
 	Serial       pki.SerialNumber
+	Fingerprint  *pki.Fingerprint
 	SPKIHash     *[32]byte
 	Requester    string
 	Protocol     string
@@ -182,6 +183,10 @@ type CertificateFilter struct {
 	NotAfterTo   time.Time // exclusive
 	IssuedFrom   time.Time // inclusive
 	IssuedTo     time.Time // exclusive
+
+	// GoodFrom and GoodTo narrow the certificates that are pki.Good alone, by NotAfter, the first inclusive and the second
+	// exclusive: with Status they tell «valid or revoked» from «expired or revoked».
+	GoodFrom, GoodTo time.Time
 }
 
 // Page says which part of a list. The zero value is the first page of the default size.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"iter"
 	"strconv"
 	"strings"
 
@@ -40,9 +41,17 @@ type Verification struct {
 	Head    audit.Hash
 }
 
+// Trail is the part of a store that VerifyChain reads.
+type Trail interface {
+	// AuditChain walks the batches from the first; see [store.Audit].
+	AuditChain(ctx context.Context) iter.Seq2[store.SealedBatch, error]
+	// Head returns the newest change.
+	Head(ctx context.Context) (store.Head, error)
+}
+
 // VerifyChain walks the audit chain of a store, and tells whether it is whole, ends in the store's head, and passes
 // through every checkpoint. A chain that does was neither changed nor cut off before the newest of them.
-func VerifyChain(ctx context.Context, s store.Store, checkpoints ...Checkpoint) (Verification, error) {
+func VerifyChain(ctx context.Context, s Trail, checkpoints ...Checkpoint) (Verification, error) {
 	head, err := s.Head(ctx)
 	if err != nil {
 		return Verification{}, err

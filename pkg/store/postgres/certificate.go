@@ -209,6 +209,9 @@ func (w *where) certificates(f store.CertificateFilter) {
 			w.and(`c.issuer_id = ANY(ARRAY(SELECT id FROM issuer))`)
 		}
 	}
+	if f.Fingerprint != nil {
+		w.and(`c.fingerprint = ?`, f.Fingerprint[:])
+	}
 	if f.SPKIHash != nil {
 		w.and(`c.spki_hash = ?`, f.SPKIHash[:])
 	}
@@ -232,6 +235,12 @@ func (w *where) certificates(f store.CertificateFilter) {
 	}
 	if !f.IssuedTo.IsZero() {
 		w.and(`c.issued_at < ?`, ceil(f.IssuedTo))
+	}
+	if !f.GoodFrom.IsZero() {
+		w.and(`(r.serial IS NOT NULL OR c.not_after >= ?)`, ceil(f.GoodFrom))
+	}
+	if !f.GoodTo.IsZero() {
+		w.and(`(r.serial IS NOT NULL OR c.not_after < ?)`, ceil(f.GoodTo))
 	}
 }
 

@@ -177,6 +177,9 @@ func matching(ctx context.Context, q querier, f store.CertificateFilter) (*claus
 	if f.Serial != "" {
 		c.add(`c.issuer_id IN (SELECT id FROM issuer) AND c.bucket = ? AND c.serial = ?`, f.Serial.Bucket(), f.Serial.Bytes())
 	}
+	if f.Fingerprint != nil {
+		c.add(`c.fingerprint = ?`, f.Fingerprint[:])
+	}
 	if f.SPKIHash != nil {
 		c.add(`substr(c.spki_hash, 1, 8) = ? AND c.spki_hash = ?`, f.SPKIHash[:8], f.SPKIHash[:])
 	}
@@ -191,7 +194,12 @@ func matching(ctx context.Context, q querier, f store.CertificateFilter) (*claus
 		condition string
 		at        time.Time
 	}{
-		{`c.not_after >= ?`, f.NotAfterFrom}, {`c.not_after < ?`, f.NotAfterTo}, {`c.issued_at >= ?`, f.IssuedFrom}, {`c.issued_at < ?`, f.IssuedTo},
+		{`c.not_after >= ?`, f.NotAfterFrom},
+		{`c.not_after < ?`, f.NotAfterTo},
+		{`c.issued_at >= ?`, f.IssuedFrom},
+		{`c.issued_at < ?`, f.IssuedTo},
+		{`(r.serial IS NOT NULL OR c.not_after >= ?)`, f.GoodFrom},
+		{`(r.serial IS NOT NULL OR c.not_after < ?)`, f.GoodTo},
 	} {
 		if !e.at.IsZero() {
 			c.add(e.condition, micros(e.at.Add(time.Microsecond-1))) // a bound between two microseconds is the upper one

@@ -352,6 +352,9 @@ func naiveMatch(f store.CertificateFilter, c pki.Certificate) bool {
 		len(f.Status) > 0 && !slices.Contains(f.Status, status),
 		!naiveText(c, f.Text),
 		f.Serial != "" && f.Serial != c.Serial,
+		f.Fingerprint != nil && *f.Fingerprint != c.Fingerprint,
+		status == pki.Good && !f.GoodFrom.IsZero() && c.NotAfter.Before(f.GoodFrom),
+		status == pki.Good && !f.GoodTo.IsZero() && !c.NotAfter.Before(f.GoodTo),
 		f.SPKIHash != nil && *f.SPKIHash != c.SPKIHash,
 		f.Requester != "" && f.Requester != c.Requester,
 		f.Protocol != "" && f.Protocol != c.Protocol,
@@ -472,6 +475,12 @@ func testListFilters(t *testing.T, h Harness) {
 		func(t *rapid.T, f *store.CertificateFilter) { f.NotAfterTo = some.Draw(t, "to").NotAfter },
 		func(t *rapid.T, f *store.CertificateFilter) { f.IssuedFrom = some.Draw(t, "issued from").IssuedAt },
 		func(t *rapid.T, f *store.CertificateFilter) { f.IssuedTo = some.Draw(t, "issued to").IssuedAt },
+		func(t *rapid.T, f *store.CertificateFilter) {
+			fingerprint := some.Draw(t, "fingerprint of").Fingerprint
+			f.Fingerprint = &fingerprint
+		},
+		func(t *rapid.T, f *store.CertificateFilter) { f.GoodFrom = some.Draw(t, "good from").NotAfter },
+		func(t *rapid.T, f *store.CertificateFilter) { f.GoodTo = some.Draw(t, "good to").NotAfter },
 	}
 	rapidRun(t, "one field", func(t *rapid.T) {
 		var f store.CertificateFilter
