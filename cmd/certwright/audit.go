@@ -125,14 +125,15 @@ func newAuditVerifyCommand(env *environment, conn *connection) *cobra.Command {
 		Long: `Have the server walk the whole chain of audit records and tell whether any was changed, dropped or moved. The exit code
 is 1 if so.
 
-Note down the head and compare it later: a chain that was cut off at its end, or made anew, is whole as well, but does
-not have the head that you know.
+Note down the checkpoint and name it later with --checkpoint: a chain that was cut off at its end, or made anew, is
+whole as well, but does not pass through the checkpoint that you know. The server's log has one for each minute with a
+change, as «audit checkpoint».
 
-With --store, on the host, the store itself is read, whether a server runs or not, and with --checkpoint the chain must
-also pass through that head. The server's log has one for each minute with a change, as «audit checkpoint».`,
+With --store, on the host, the store itself is read, whether a server runs or not: use it where the server is not to be
+believed.`,
 		Example: `  certwright audit verify
   certwright audit verify --store
-  certwright audit verify --store --checkpoint 1234:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08`,
+  certwright audit verify --checkpoint 1234:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08`,
 		Args: takes(),
 	}
 	var f settings
@@ -144,7 +145,7 @@ also pass through that head. The server's log has one for each minute with a cha
 	cmd.Flags().StringVar(&f.file, "config", "", "with --store: configuration file (default certwright.yaml in the data folder, if it is there)")
 	output := outputFlag(cmd)
 	ask := conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {
-		v, err := api.VerifyAudit(cmd.Context())
+		v, err := api.VerifyAudit(cmd.Context(), heads...)
 		if err != nil {
 			return err
 		}
@@ -155,12 +156,15 @@ also pass through that head. The server's log has one for each minute with a cha
 		for i, text := range heads {
 			var err error
 			if checkpoints[i], err = transfer.ParseCheckpoint(text); err != nil {
-				return misuse(cmd, "the server's log has it as «audit checkpoint», with change and head", "--checkpoint: %s", err)
+				return misuse(cmd, "«certwright audit verify» prints one, and the server's log has it as «audit checkpoint», with change and head", "--checkpoint: %s", err)
 			}
 		}
 		if !offline {
-			if len(heads) > 0 || f.database != "" || f.file != "" {
-				return misuse(cmd, "--store reads the store on this host", "--checkpoint, --database and --config go with --store")
+			if f.database != "" || f.file != "" {
+				return misuse(cmd, "--store reads the store on this host", "--database and --config go with --store")
+			}
+			for i, c := range checkpoints {
+				heads[i] = c.String()
 			}
 			return ask(cmd, args)
 		}
@@ -193,7 +197,7 @@ func writeVerification(env *environment, v client.Verification, output *choice) 
 		f.add("Whole", whole)
 		f.add("Changes", fmt.Sprint(v.Changes))
 		f.add("Records", fmt.Sprint(v.Records))
-		f.add("Head", v.Head)
+		f.add("Checkpoint", fmt.Sprintf("%d:%s", v.Changes, v.Head))
 		err = f.write(env.out)
 	}
 	if err == nil && !v.Whole {

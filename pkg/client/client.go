@@ -299,7 +299,7 @@ func (c *Client) CertificateBySerial(ctx context.Context, issuer, serial string)
 
 // CertificateQuery narrows a list. The zero value asks for everything.
 type CertificateQuery struct {
-	Issuer, Profile, Text, Serial, SPKISHA256, Requester, Protocol, Device string
+	Issuer, Profile, Text, Serial, Fingerprint, SPKISHA256, Requester, Protocol, Device string
 
 	Status                                         []string // any of valid, revoked, hold, expired
 	NotAfterFrom, NotAfterTo, IssuedFrom, IssuedTo time.Time
@@ -311,7 +311,7 @@ type CertificateQuery struct {
 func (q CertificateQuery) values() url.Values {
 	v := url.Values{}
 	for name, s := range map[string]string{
-		"issuer": q.Issuer, "profile": q.Profile, "text": q.Text, "serial": q.Serial, "spki_sha256": q.SPKISHA256,
+		"issuer": q.Issuer, "profile": q.Profile, "text": q.Text, "serial": q.Serial, "fingerprint": q.Fingerprint, "spki_sha256": q.SPKISHA256,
 		"requester": q.Requester, "protocol": q.Protocol, "device": q.Device, "cursor": q.Cursor,
 		"status": strings.Join(q.Status, ","),
 	} {
@@ -532,9 +532,13 @@ type Verification struct {
 	Head    string `json:"head"`
 }
 
-// VerifyAudit has the server walk the whole chain.
-func (c *Client) VerifyAudit(ctx context.Context) (v Verification, err error) {
-	return v, c.do(ctx, http.MethodGet, "/audit/verify", nil, nil, &v)
+// VerifyAudit has the server walk the whole chain, which must pass through the checkpoints, CHANGE:HEAD each.
+func (c *Client) VerifyAudit(ctx context.Context, checkpoints ...string) (v Verification, err error) {
+	q := url.Values{}
+	if len(checkpoints) > 0 {
+		q.Set("checkpoint", strings.Join(checkpoints, ","))
+	}
+	return v, c.do(ctx, http.MethodGet, "/audit/verify", q, nil, &v)
 }
 
 // Self returns the certificate that the client presents. It takes Config.Certificate and the mTLS listener.

@@ -9,6 +9,7 @@ import (
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/store"
+	"github.com/certwright/certwright/pkg/transfer"
 )
 
 // Event is an audit event as the API shows it.
@@ -82,7 +83,7 @@ func unlimited(p pki.Principal) error {
 // Verification is the outcome of a walk over the chain.
 type Verification struct {
 	Whole   bool   `json:"whole" doc:"Nothing was changed, dropped or moved"`
-	Problem string `json:"problem,omitempty" doc:"Where the chain breaks"`
+	Problem string `json:"problem,omitempty" doc:"Where the chain breaks, or which checkpoint it does not pass through"`
 	Changes int64  `json:"changes" doc:"Changes walked"`
 	Records int64  `json:"records" doc:"Records walked"`
 	Head    string `json:"head" doc:"Hash of the chain's end; note it down to compare with later"`
@@ -90,27 +91,31 @@ type Verification struct {
 
 type verifyOutput struct{ Body Verification }
 
-func (a *api) verifyAudit(ctx context.Context, _ *struct{}) (*verifyOutput, error) {
+type verifyInput struct {
+	Checkpoints []string `query:"checkpoint" maxItems:"100" doc:"Heads that the chain must pass through, CHANGE:HEAD, separated by commas: a chain that was cut off or made anew does not"`
+}
+
+func (a *api) verifyAudit(ctx context.Context, in *verifyInput) (*verifyOutput, error) {
 	if err := unlimited(principal(ctx)); err != nil {
 		return nil, err
+	}
+	checkpoints := make([]transfer.Checkpoint, len(in.Checkpoints))
+	for i, text := range in.Checkpoints {
+		var err error
+		if checkpoints[i], err = transfer.ParseCheckpoint(text); err != nil {
+			return nil, fault.New(fault.BadRequest, "%s", err).WithField("checkpoint")
+		}
 	}
 	done, err := a.walks.take(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	var v audit.Verifier
-	out := &verifyOutput{}
-	for b, err := range a.Store.AuditChain(ctx) {
-		if err != nil {
-			return nil, err
-		}
-		if err := v.Add(b.Batch, b.Records); err != nil {
-			out.Body.Problem = err.Error()
-			break
-		}
+	v, err := transfer.VerifyChain(ctx, a.Store, checkpoints...)
+	if err != nil {
+		return nil, err
 	}
-	out.Body.Whole = out.Body.Problem == ""
-	out.Body.Changes, out.Body.Records, out.Body.Head = v.Change, v.Records, hex.EncodeToString(v.Head[:])
-	return out, nil
+	return &verifyOutput{Body: Verification{
+		Whole: v.Problem == "", Problem: v.Problem, Changes: v.Changes, Records: v.Records, Head: hex.EncodeToString(v.Head[:]),
+	}}, nil
 }

@@ -182,11 +182,11 @@ func (a *api) downloadCertificate(ctx context.Context, in *downloadInput) (*file
 		return nil, fault.New(fault.NotFound, "the certificate was imported without its contents")
 	}
 	name := c.Serial.String()
-	out := &file{ContentType: "application/x-pem-file", ContentDisposition: `attachment; filename="` + name + `.pem"`}
+	out := &file{ContentType: mediaPEM, ContentDisposition: `attachment; filename="` + name + `.pem"`}
 	out.Body = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.DER})
 	switch in.Format {
 	case "der":
-		out.ContentType, out.ContentDisposition, out.Body = "application/pkix-cert", `attachment; filename="`+name+`.cer"`, c.DER
+		out.ContentType, out.ContentDisposition, out.Body = mediaDER, `attachment; filename="`+name+`.cer"`, c.DER
 	case "chain":
 		if k := a.Issuers.Current().KeyByInternalID(c.IssuerKeyID); k != nil {
 			for _, parent := range k.Chain() {
@@ -203,14 +203,15 @@ func (a *api) downloadCertificate(ctx context.Context, in *downloadInput) (*file
 // where it is embedded.
 type CertificateQuery struct {
 	Issuer       string    `query:"issuer" doc:"Name of the issuer" maxLength:"100"`
-	Profile      string    `query:"profile" maxLength:"100"`
-	Status       []string  `query:"status" enum:"valid,revoked,hold,expired" doc:"Any of these, separated by commas"`
-	Text         string    `query:"text" doc:"Part of the subject or of a SAN, letter case ignored" maxLength:"256"`
+	Profile      string    `query:"profile" doc:"Name of the profile" maxLength:"100"`
+	Status       []string  `query:"status" enum:"valid,revoked,hold,expired" doc:"Any of these, separated by commas" example:"[\"valid\",\"hold\"]"`
+	Text         string    `query:"text" doc:"Part of the subject or of a SAN, letter case ignored" example:"example.com" maxLength:"256"`
 	Serial       string    `query:"serial" doc:"Serial number, in hexadecimal" maxLength:"128"`
+	Fingerprint  string    `query:"fingerprint" doc:"SHA-256 of the certificate, in hexadecimal, with or without colons: its id" maxLength:"128"`
 	SPKISHA256   string    `query:"spki_sha256" doc:"SHA-256 of the SubjectPublicKeyInfo, in hexadecimal" maxLength:"128"`
-	Requester    string    `query:"requester" maxLength:"200"`
-	Protocol     string    `query:"protocol" maxLength:"50"`
-	Device       string    `query:"device" maxLength:"256"`
+	Requester    string    `query:"requester" doc:"Who asked for it, as in token:NAME" maxLength:"200"`
+	Protocol     string    `query:"protocol" doc:"Over which protocol it was asked for, as in rest" maxLength:"50"`
+	Device       string    `query:"device" doc:"Identity of the device" maxLength:"256"`
 	NotAfterFrom time.Time `query:"not_after_from" doc:"Ends at this time or later"`
 	NotAfterTo   time.Time `query:"not_after_to" doc:"Ends before this time"`
 	IssuedFrom   time.Time `query:"issued_from" doc:"Issued at this time or later"`
@@ -246,6 +247,13 @@ func (a *api) filter(p pki.Principal, in *CertificateQuery) (f store.Certificate
 		if f.Serial, err = pki.ParseSerialNumber(in.Serial); err != nil {
 			return f, false, fault.New(fault.BadRequest, "%s", err).WithField("serial")
 		}
+	}
+	if in.Fingerprint != "" {
+		fingerprint, err := pki.ParseFingerprint(in.Fingerprint)
+		if err != nil {
+			return f, false, fault.New(fault.BadRequest, "%s", err).WithField("fingerprint")
+		}
+		f.Fingerprint = &fingerprint
 	}
 	if in.SPKISHA256 != "" {
 		h, err := pki.ParseFingerprint(in.SPKISHA256)
@@ -287,11 +295,12 @@ func (a *api) filter(p pki.Principal, in *CertificateQuery) (f store.Certificate
 		}
 		f.Requester = p.Name
 	}
-	return f, true, a.filterStatus(&f, in.Status)
+	a.filterStatus(&f, in.Status)
+	return f, true, nil
 }
 
 // filterStatus narrows by what the API calls a status, in which time plays a part: valid and expired are both good.
-func (a *api) filterStatus(f *store.CertificateFilter, status []string) error {
+func (a *api) filterStatus(f *store.CertificateFilter, status []string) {
 	valid, expired := slices.Contains(status, "valid"), slices.Contains(status, "expired")
 	if valid || expired {
 		f.Status = append(f.Status, pki.Good)
@@ -303,20 +312,21 @@ func (a *api) filterStatus(f *store.CertificateFilter, status []string) error {
 		f.Status = append(f.Status, pki.OnHold)
 	}
 	if valid == expired {
-		return nil
-	}
-	if len(f.Status) > 1 {
-		return fault.New(fault.BadRequest, "valid or expired alone cannot be combined with another status: ask twice").WithField("status")
+		return
 	}
 	// A certificate is valid through the last second of notAfter.
 	now := a.Now().Truncate(time.Second)
-	if valid && f.NotAfterFrom.Before(now) {
+	alone := len(f.Status) == 1 // then the window of the list itself, which stores have an index for
+	switch {
+	case valid && !alone:
+		f.GoodFrom = now
+	case !alone:
+		f.GoodTo = now
+	case valid && f.NotAfterFrom.Before(now):
 		f.NotAfterFrom = now
-	}
-	if expired && (f.NotAfterTo.IsZero() || now.Before(f.NotAfterTo)) {
+	case expired && (f.NotAfterTo.IsZero() || now.Before(f.NotAfterTo)):
 		f.NotAfterTo = now
 	}
-	return nil
 }
 
 func (a *api) listCertificates(ctx context.Context, in *listInput) (*listOutput, error) {
@@ -358,11 +368,11 @@ func (a *api) listCertificates(ctx context.Context, in *listInput) (*listOutput,
 type issueInput struct {
 	Body struct {
 		CSR      string     `json:"csr" doc:"PKCS #10 request: PEM, or DER in base64" maxLength:"131072"`
-		Profile  string     `json:"profile" doc:"Name of the profile, as in server" maxLength:"100"`
+		Profile  string     `json:"profile" doc:"Name of the profile" example:"server" maxLength:"100"`
 		Issuer   string     `json:"issuer,omitempty" doc:"Name of the issuer; may be left out when there is only one" maxLength:"100"`
-		Subject  *string    `json:"subject,omitempty" doc:"Subject in place of the CSR's (RFC 4514), as in CN=www.example.com,O=Example" maxLength:"2000"`
-		SANs     []string   `json:"sans,omitempty" doc:"Names in place of the CSR's, none if empty, as in DNS:www.example.com, IP:192.0.2.1, email:..., URI:..., UPN:..." maxItems:"500"`
-		Validity string     `json:"validity,omitempty" doc:"How long, as in 90d or 12h; the profile's default if absent" maxLength:"32"`
+		Subject  *string    `json:"subject,omitempty" doc:"Subject in place of the CSR's (RFC 4514)" example:"CN=www.example.com,O=Example" maxLength:"2000"`
+		SANs     []string   `json:"sans,omitempty" doc:"Names in place of the CSR's, none if empty, as in DNS:www.example.com, IP:192.0.2.1, email:..., URI:..., UPN:..., HMN:TYPE/SERIAL" example:"[\"DNS:www.example.com\",\"IP:192.0.2.1\"]" maxItems:"500"`
+		Validity string     `json:"validity,omitempty" doc:"How long, as in 90d or 12h; the profile's default if absent" example:"90d" maxLength:"32"`
 		NotAfter *time.Time `json:"not_after,omitempty" doc:"The end, in place of validity"`
 		Device   string     `json:"device,omitempty" doc:"Identity of the device that will use it" maxLength:"256"`
 	}
@@ -511,7 +521,7 @@ func (a *api) renewCertificate(ctx context.Context, c pki.Certificate, text, val
 type revokeInput struct {
 	IDInput
 	Body struct {
-		Reason         string     `json:"reason,omitempty" doc:"unspecified (default), keyCompromise, cACompromise, affiliationChanged, superseded, cessationOfOperation, privilegeWithdrawn, aACompromise. keyCompromise also blocks the key." maxLength:"40"`
+		Reason         string     `json:"reason,omitempty" doc:"unspecified (default), keyCompromise, cACompromise, affiliationChanged, superseded, cessationOfOperation, privilegeWithdrawn, aACompromise. keyCompromise also blocks the key." example:"superseded" maxLength:"40"`
 		InvalidityDate *time.Time `json:"invalidity_date,omitempty" doc:"Since when the key is thought to be compromised"`
 	}
 }

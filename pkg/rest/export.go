@@ -57,9 +57,9 @@ func (a *api) exportCertificates(ctx context.Context, in *exportInput) (*huma.St
 	}
 	return &huma.StreamResponse{Body: func(ctx huma.Context) {
 		defer done()
-		encode, contentType := a.csvRows(), "text/csv; charset=utf-8; header=present"
+		encode, contentType := a.csvRows(), mediaCSV+"; charset=utf-8; header=present"
 		if in.Format == "jsonl" {
-			encode, contentType = a.jsonLines, "application/jsonl"
+			encode, contentType = a.jsonLines, mediaLines
 		}
 		s := newStream(ctx)
 		s.header("Content-Type", contentType)
@@ -214,16 +214,6 @@ func (s *stream) write(chunk []byte) error {
 		}
 	}
 	return s.rc.Flush()
-}
-
-// streamed describes the answers that are streams.
-func streamed(id string) map[string]*huma.Response {
-	text := &huma.Schema{Type: huma.TypeString}
-	content := map[string]*huma.MediaType{"application/jsonl": {Schema: text}}
-	if id == "exportCertificates" {
-		content["text/csv"] = &huma.MediaType{Schema: text}
-	}
-	return map[string]*huma.Response{"200": {Description: "A stream; one that is broken off has failed", Content: content}}
 }
 
 // tryTake is take without waiting.

@@ -206,7 +206,7 @@ func TestExportKeepsLimits(t *testing.T) {
 		}
 	}
 	for query, want := range map[string]int{
-		"format=xml": 422, "limit=5": 422, "status=valid,revoked": 400, "serial=zz": 400, "issuer=nobody": 404,
+		"format=xml": 422, "limit=5": 422, "status=held": 422, "fingerprint=zz": 400, "serial=zz": 400, "issuer=nobody": 404,
 	} {
 		if status, answer := r.call("auditor", "GET", "/certificates/export?"+query, nil); status != want {
 			t.Errorf("%s: %d %s, want %d", query, status, answer, want)

@@ -66,7 +66,7 @@ func (a *api) followAudit(ctx context.Context, in *followInput) (*huma.StreamRes
 
 func (a *api) follow(ctx huma.Context, t *trail) {
 	s := newStream(ctx)
-	s.header("Content-Type", "application/jsonl")
+	s.header("Content-Type", mediaLines)
 	ending := a.endings.of(ctx.Context())
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()

@@ -120,7 +120,7 @@ func (a *api) getIssuer(_ context.Context, in *issuerInput) (*issuerOutput, erro
 }
 
 func pemFile(name string, certs ...*x509.Certificate) *file {
-	return &file{ContentType: "application/x-pem-file", ContentDisposition: `attachment; filename="` + name + `"`, Body: issuer.EncodePEM(certs...)}
+	return &file{ContentType: mediaPEM, ContentDisposition: `attachment; filename="` + name + `"`, Body: issuer.EncodePEM(certs...)}
 }
 
 func (a *api) getIssuerPEM(_ context.Context, in *issuerInput) (*file, error) {
@@ -136,7 +136,7 @@ func (a *api) getIssuerDER(_ context.Context, in *issuerInput) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &file{ContentType: "application/pkix-cert", ContentDisposition: `attachment; filename="` + i.Name + `.cer"`, Body: bytes.Clone(i.Current.Certificate.Raw)}, nil
+	return &file{ContentType: mediaDER, ContentDisposition: `attachment; filename="` + i.Name + `.cer"`, Body: bytes.Clone(i.Current.Certificate.Raw)}, nil
 }
 
 func (a *api) getIssuerChain(_ context.Context, in *issuerInput) (*file, error) {

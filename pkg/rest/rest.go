@@ -189,6 +189,7 @@ func New(cfg Config) (http.Handler, []byte, error) {
 		limits: newLimits(cfg.Limits, cfg.Now),
 	}
 	a.routes()
+	completeDocument(a.huma.OpenAPI())
 	doc, err := a.huma.OpenAPI().YAML()
 	if err != nil {
 		return nil, nil, err
@@ -241,6 +242,7 @@ func humaConfig() huma.Config {
 func replaceHumaErrors() {
 	// "Profile" beside "profile" would be two requests in one: which is read depends on their order.
 	huma.ValidateStrictCasing = true
+	huma.DefaultArrayNullable = false // a list is empty, not null
 	huma.NewErrorWithContext = func(ctx huma.Context, status int, msg string, errs ...error) huma.StatusError {
 		e := huma.NewError(status, msg, errs...)
 		if d, ok := errors.AsType[*problem.Document](e); ok && ctx != nil {
@@ -274,10 +276,12 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 	op := huma.Operation{
 		OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{tag},
 		MaxBodyBytes: maxBodyBytes, BodyReadTimeout: bodyReadTimeout,
-		Errors:   []int{http.StatusBadRequest, http.StatusTooManyRequests, http.StatusServiceUnavailable},
+		Errors:   []int{http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusServiceUnavailable},
 		Metadata: map[string]any{"access": acc},
 	}
 	switch {
+	case acc == open:
+		op.Description = "Open to everybody."
 	case acc.self:
 		op.Security = []map[string][]string{{"certificate": {}}}
 		op.Description = "Takes a client certificate of one of our issuers."
@@ -296,11 +300,14 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 	if acc != open {
 		op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden)
 	}
-	if strings.Contains(path, "{") {
-		op.Errors = append(op.Errors, http.StatusNotFound)
+	if strings.Contains(path, "{") || method == http.MethodPost || id == "listCertificates" || id == "exportCertificates" {
+		op.Errors = append(op.Errors, http.StatusNotFound) // also an issuer or a profile that a request names
 	}
-	if method != http.MethodGet {
+	if method != http.MethodGet || id == "followAudit" {
 		op.Errors = append(op.Errors, http.StatusConflict)
+	}
+	if method == http.MethodPost || method == http.MethodPut {
+		op.Errors = append(op.Errors, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
 	}
 	switch id {
 	case "createProfile", "createToken", "issueCertificate", "issueCertificateWithKey", "renewCertificate", "renewSelf":
@@ -323,8 +330,8 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 		}}
 	case "exportCertificates", "followAudit":
 		limit = 0 // streams: each of their steps is bounded
-		op.Responses = streamed(id)
 	}
+	op.Responses = files(id)
 	op.Middlewares = huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
 		if limit != 0 {
 			bounded, cancel := context.WithTimeout(ctx.Context(), limit)

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"flag"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -348,14 +349,20 @@ func TestStatusFilters(t *testing.T) {
 	r.must("operator", "POST", "/certificates/"+revoked.ID+"/revoke", map[string]any{"reason": "superseded"}, nil)
 	r.must("operator", "POST", "/certificates/"+held.ID+"/hold", nil, nil)
 	for query, want := range map[string][]string{
-		"status=valid":                      {valid.ID},
-		"status=revoked":                    {revoked.ID},
-		"status=hold":                       {held.ID},
-		"status=revoked,hold":               {held.ID, revoked.ID},
-		"status=expired":                    nil,
-		"text=VALID":                        {valid.ID},
-		"serial=" + held.Serial:             {held.ID},
-		"spki_sha256=" + revoked.SPKISHA256: {revoked.ID},
+		"status=valid":                            {valid.ID},
+		"status=revoked":                          {revoked.ID},
+		"status=hold":                             {held.ID},
+		"status=revoked,hold":                     {held.ID, revoked.ID},
+		"status=valid,revoked":                    {revoked.ID, valid.ID},
+		"status=expired,hold":                     {held.ID},
+		"status=valid,expired,hold":               {held.ID, valid.ID},
+		"fingerprint=" + held.ID:                  {held.ID},
+		"fingerprint=" + strings.Repeat("ab", 32): nil,
+		"status=revoked&fingerprint=" + held.ID:   nil,
+		"status=expired":                          nil,
+		"text=VALID":                              {valid.ID},
+		"serial=" + held.Serial:                   {held.ID},
+		"spki_sha256=" + revoked.SPKISHA256:       {revoked.ID},
 	} {
 		var list struct {
 			Certificates []Certificate
@@ -370,8 +377,22 @@ func TestStatusFilters(t *testing.T) {
 			t.Errorf("%s: got %v, count %d; want %v", query, got, list.Count, want)
 		}
 	}
-	if status, _ := r.call("operator", "GET", "/certificates?status=valid,revoked", nil); status != http.StatusBadRequest {
-		t.Errorf("valid with revoked: %d, want 400", status)
+	// The clock goes on: what was valid has ended, what was revoked stays so.
+	later := r.with(func(c *Config) {
+		now := c.Now
+		c.Now = func() time.Time { return now().AddDate(10, 0, 0) }
+	})
+	for query, want := range map[string]int{"status=expired": 1, "status=expired,revoked": 2, "status=valid,revoked": 1, "status=valid,hold": 1, "status=valid": 0} {
+		var list struct{ Certificates []Certificate }
+		later.must("administrator", "GET", "/certificates?profile=client&"+query, nil, &list)
+		if len(list.Certificates) != want {
+			t.Errorf("%s after ten years: %d certificates, want %d", query, len(list.Certificates), want)
+		}
+	}
+	for _, query := range []string{"fingerprint=ab", "fingerprint=x", "spki_sha256=1", "serial=x"} {
+		if status, answer := r.call("operator", "GET", "/certificates?"+query, nil); status != http.StatusBadRequest || !bytes.Contains(answer, []byte(`"field"`)) {
+			t.Errorf("%s: %d %s, want 400 and the field", query, status, answer)
+		}
 	}
 }
 
@@ -444,5 +465,24 @@ func TestAuditTellsWhoDidWhat(t *testing.T) {
 	r.must("auditor", "GET", "/audit/verify", nil, &v)
 	if !v.Whole || v.Records < 5 {
 		t.Errorf("verification: %+v", v)
+	}
+	known := fmt.Sprintf("%d:%s", v.Changes, v.Head)
+	r.issue("enroller", "another")
+	for query, want := range map[string]string{
+		known: "", known + "," + known: "",
+		fmt.Sprintf("%d:%s", v.Changes, strings.Repeat("ab", 32)): "is not that of the checkpoint",
+		fmt.Sprintf("%d:%s", v.Changes-1, v.Head):                 "not that of the checkpoint",
+		fmt.Sprintf("%d:%s", v.Changes+100, v.Head):               "cut off",
+	} {
+		var v Verification
+		r.must("auditor", "GET", "/audit/verify?checkpoint="+query, nil, &v)
+		if v.Whole != (want == "") || !strings.Contains(v.Problem, strings.TrimPrefix(want, "is ")) {
+			t.Errorf("checkpoint %s: %+v, want a problem with %q", query, v, want)
+		}
+	}
+	for _, query := range []string{"x", "1", "1:ab", "0:" + v.Head, "-1:" + v.Head} {
+		if status, answer := r.call("auditor", "GET", "/audit/verify?checkpoint="+query, nil); status != http.StatusBadRequest {
+			t.Errorf("checkpoint %s: %d %s, want 400", query, status, answer)
+		}
 	}
 }
