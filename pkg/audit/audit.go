@@ -44,6 +44,16 @@ const (
 	ActionToken     = "token.create"
 	ActionTokenEnd  = "token.revoke"
 	ActionProfile   = "profile.put"
+	ActionPoint     = "enrollment_point.put"
+	ActionRA        = "ra.put"
+
+	ActionChallenge     = "challenge.create"
+	ActionChallengeEnd  = "challenge.revoke"
+	ActionChallengeFail = "challenge.fail"
+	ActionPending       = "enrollment.pending"
+	ActionApprove       = "enrollment.approve"
+	ActionDeny          = "enrollment.deny"
+	ActionRefuse        = "enrollment.refuse"
 )
 
 // Canonical returns the record's canonical bytes. The time is cut to microseconds, which both stores keep.

@@ -83,21 +83,23 @@ type sealed struct {
 	payload []byte
 }
 
-func appendPrefix(b []byte, purpose Purpose, spkiHash [sha256.Size]byte) []byte {
-	b = append(b, sealedMagic...)
+func appendPrefix(b []byte, magic string, purpose Purpose, spkiHash [sha256.Size]byte) []byte {
+	b = append(b, magic...)
 	b = append(b, sealedVersion, byte(len(purpose)))
 	b = append(b, purpose...)
 	return append(b, spkiHash[:]...)
 }
 
-func parseSealed(data []byte) (s sealed, err error) {
+func parseSealed(data []byte) (sealed, error) { return parseSealedAs(sealedMagic, data) }
+
+func parseSealedAs(magic string, data []byte) (s sealed, err error) {
 	bad := func(what string) (sealed, error) {
 		return sealed{}, fmt.Errorf("sealed key is %w: %s", ErrCorrupt, what)
 	}
 	if len(data) > MaxSealedBytes {
 		return bad("too long")
 	}
-	rest, ok := bytes.CutPrefix(data, []byte(sealedMagic))
+	rest, ok := bytes.CutPrefix(data, []byte(magic))
 	if !ok || len(rest) < 2 {
 		return bad("not a sealed key")
 	}
@@ -164,7 +166,7 @@ func Seal(kek *KEK, purpose Purpose, signer crypto.Signer) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sealing key: %w", err)
 	}
-	prefix := appendPrefix(nil, purpose, key.k().spkiHash)
+	prefix := appendPrefix(nil, sealedMagic, purpose, key.k().spkiHash)
 	payload := aead.Seal(nil, nil, pkcs8, prefix)
 	out := assemble(k, prefix, dataKey, payload)
 	if _, err := Open(kek, purpose, out); err != nil {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/certwright/certwright/pkg/audit"
 	"github.com/certwright/certwright/pkg/config"
@@ -166,15 +167,29 @@ func Rewrap(ctx context.Context, cfg config.Config, to config.Key) (int, error) 
 	if err != nil {
 		return 0, err
 	}
-	sealed := make(map[int64][]byte, len(all.Keys))
+	secrets, err := s.AllSecrets(ctx)
+	if err != nil {
+		return 0, err
+	}
+	sealed := store.Sealed{Keys: make(map[int64][]byte, len(all.Keys)), Secrets: make(map[string][]byte, len(secrets))}
 	for _, k := range all.Keys {
-		if sealed[k.ID], err = keys.Rewrap(old, next, k.SealedKey); err != nil {
+		if sealed.Keys[k.ID], err = keys.Rewrap(old, next, k.SealedKey); err != nil {
 			return 0, fmt.Errorf("rewrapping key %s: %w", k.KeyID, err)
 		}
 	}
+	for name, b := range secrets {
+		rewrap := keys.RewrapSecret
+		if strings.HasPrefix(name, pki.SecretRA("")) {
+			rewrap = keys.Rewrap
+		}
+		if sealed.Secrets[name], err = rewrap(old, next, b); err != nil {
+			return 0, fmt.Errorf("rewrapping %s: %w", name, err)
+		}
+	}
+	n := len(sealed.Keys) + len(sealed.Secrets)
 	err = s.ReplaceSealedKeys(ctx, described, nextInfo, sealed, audit.Record{
 		Time: nowUTC(), Action: audit.ActionRewrap, Actor: "host", Role: pki.RoleAdministrator.String(), Target: "kek/" + next.ID(),
-		Detail: map[string]string{"keys": fmt.Sprint(len(sealed)), "from": old.ID()},
+		Detail: map[string]string{"keys": fmt.Sprint(n), "from": old.ID()},
 	})
 	if err != nil {
 		if made && !errors.Is(err, store.ErrUnknownOutcome) {
@@ -183,5 +198,5 @@ func Rewrap(ctx context.Context, cfg config.Config, to config.Key) (int, error) 
 		}
 		return 0, err
 	}
-	return len(sealed), nil
+	return n, nil
 }

@@ -211,6 +211,22 @@ func Tables() []Table {
 			integer("issuer_key_id"), text("scope"), integer("number"), integer("shard"), moment("this_update"), moment("next_update"),
 			boolean("scheduled"), integer("change"), integer("entries"), moment("created_at"), octets("der"),
 		}},
+		{Name: "sealed_secret", Key: []string{"name"}, Columns: []Column{text("name"), octets("sealed")}},
+		{Name: "ra_certificate", Key: []string{"issuer_id", "number"}, Columns: []Column{
+			integer("issuer_id"), integer("number"), text("key_id"), octets("fingerprint"), octets("der"), moment("created_at"),
+		}},
+		{Name: "enrollment_point", Key: []string{"name", "version"}, Columns: []Column{
+			text("name"), integer("version"), octets("config"), moment("created_at"), text("created_by"),
+		}},
+		{Name: "challenge", Key: []string{"id"}, Columns: []Column{
+			text("id"), octets("hash"), text("point"), text("profile"), text("subject"), texts("sans"), text("device"), text("note"),
+			moment("created_at"), text("created_by"), moment("expires_at"), orMoment("used_at"), orOctets("used_by"), orMoment("revoked_at"), integer("failures"),
+		}},
+		{Name: "enrollment", Key: []string{"point", "transaction_id", "spki_hash"}, Columns: []Column{
+			text("point"), text("transaction_id"), octets("spki_hash"), integer("version"), text("id"), integer("state"), octets("csr_hash"),
+			octets("signer_hash"), text("challenge"), orOctets("issued"), orOctets("replaces"), text("subject"), texts("sans"), text("profile"),
+			text("device"), text("source"), text("reason"), text("decided_by"), moment("created_at"), moment("updated_at"), moment("expires_at"),
+		}},
 		{Name: "audit_batch", Key: []string{"change"}, Columns: []Column{
 			integer("change"), integer("first_seq"), integer("count"), octets("root"), octets("hash"),
 		}},

@@ -60,6 +60,11 @@ type Store interface {
 	Tokens
 	Audit
 	Leases
+	Points
+	Challenges
+	Enrollments
+	RACertificates
+	Secrets
 	io.Closer
 
 	// Head returns the newest change. It is cheap enough to be polled several times a second.
@@ -77,7 +82,7 @@ type Store interface {
 // Head is the end of the chain. The zero value is an empty store.
 type Head struct {
 	Change       int64      // of the newest batch; 0 when there is none
-	ConfigChange int64      // newest change of issuers, keys, profiles, tokens or blocked keys
+	ConfigChange int64      // newest change of issuers, keys, profiles, tokens, enrollment points or blocked keys
 	StatusChange int64      // newest change of a certificate's status
 	CRLChange    int64      // newest change that published a CRL
 	AuditSeq     int64      // of the newest record
@@ -164,7 +169,10 @@ type Issuance struct {
 	Idempotency *Idempotency
 	// Predecessor, when not nil, is the certificate that this one renews: it must be good.
 	Predecessor *Predecessor
-	Record      audit.Record
+	// Enrollment, when not nil, is written with the certificate, which its Issued names. RecordIssuance then also returns
+	// ErrStale and ErrChallengeUsed, as PutEnrollment.
+	Enrollment *EnrollmentChange
+	Record     audit.Record
 }
 
 // CertificateFilter narrows a list. The zero value matches everything; several fields must all match.
@@ -263,9 +271,9 @@ type Issuers interface {
 	AllIssuers(ctx context.Context) (IssuerSet, error)
 	// KEKInfo returns the description of the key that wraps the private keys. NotFound on an empty store.
 	KEKInfo(ctx context.Context) ([]byte, error)
-	// ReplaceSealedKeys puts rewrapped keys and a new KEK description in place of the old, all or nothing. ErrStale
-	// when the old description is not the one in place, or the keys are not exactly those of the store.
-	ReplaceSealedKeys(ctx context.Context, oldKEKInfo, newKEKInfo []byte, sealed map[int64][]byte, record audit.Record) error
+	// ReplaceSealedKeys puts rewrapped keys and secrets and a new KEK description in place of the old, all or nothing.
+	// ErrStale when the old description is not the one in place, or the keys and secrets are not exactly those of the store.
+	ReplaceSealedKeys(ctx context.Context, oldKEKInfo, newKEKInfo []byte, sealed Sealed, record audit.Record) error
 	// BlockedKeys returns the SHA-256 hashes of the public keys that are refused, those of our own keys included.
 	BlockedKeys(ctx context.Context) (map[[32]byte]BlockedKey, error)
 }

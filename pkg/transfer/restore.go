@@ -67,8 +67,8 @@ type RestoredList struct {
 // Everything is checked before anything is written, and calling it again does no harm. What no CRL knows does not come
 // back: certificates that were issued since and are good are unknown to the store, OCSP does not answer for them, and
 // they cannot be revoked before they are imported; tokens and profiles are those of the backup, and tokens that were
-// revoked since are valid again. One-time enrollment challenges, once there are any, belong here: every one that was
-// open in the backup may have been used since, and must end.
+// revoked since are valid again. Every one-time enrollment challenge that was open in the backup may have been used since,
+// and ends.
 func FinishRestore(ctx context.Context, c RestoreConfig) (Restored, error) {
 	var out Restored
 	head, err := c.Store.Head(ctx)
@@ -106,8 +106,12 @@ func FinishRestore(ctx context.Context, c RestoreConfig) (Restored, error) {
 		}
 	}
 	if !again {
-		if err := c.Store.RecordAudit(ctx, c.breakRecord(head, lists, out.Lost)); err != nil {
+		n, err := c.Store.RevokeOpenChallenges(ctx, c.Now(), c.breakRecord(head, lists, out.Lost))
+		if err != nil {
 			return out, err
+		}
+		if n > 0 {
+			out.Notes = append(out.Notes, fmt.Sprintf("%d open enrollment challenges were revoked: they may have been used since the backup; make new ones for devices that still wait", n))
 		}
 	}
 	for _, l := range lists {

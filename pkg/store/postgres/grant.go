@@ -34,6 +34,11 @@ var rights = []struct{ table, privileges string }{
 	{"revocation", "SELECT, INSERT, UPDATE, DELETE"},
 	{"status_event", "SELECT, INSERT"},
 	{"crl", "SELECT, INSERT, DELETE"},
+	{"sealed_secret", "SELECT, INSERT, UPDATE, DELETE"},
+	{"ra_certificate", "SELECT, INSERT"},
+	{"enrollment_point", "SELECT, INSERT"},
+	{"challenge", "SELECT, INSERT, UPDATE"},
+	{"enrollment", "SELECT, INSERT, UPDATE, DELETE"},
 	{"lease", "SELECT, INSERT, UPDATE"},
 }
 

@@ -148,8 +148,12 @@ func (s *Store) tryIssuances(ctx context.Context, ops []*issuance) error {
 	})
 	certificates := make([]*pki.Certificate, len(ops))
 	var reserve [][]byte
+	var enrollments []*store.EnrollmentChange
 	for i, op := range sorted {
 		certificates[i] = &op.Certificate
+		if op.Enrollment != nil {
+			enrollments = append(enrollments, op.Enrollment)
+		}
 		if op.ReserveKey {
 			reserve = append(reserve, op.Certificate.SPKIHash[:])
 		}
@@ -165,6 +169,7 @@ func (s *Store) tryIssuances(ctx context.Context, ops []*issuance) error {
 		queuePredecessors(b, sorted)
 		queueBlockedKeys(b, sorted)
 		queueCertificates(b, certificates)
+		queueEnrollments(b, enrollments)
 		if len(reserve) > 0 {
 			b.Queue(sqlReserveKeys, reserve)
 		}

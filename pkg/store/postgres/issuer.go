@@ -147,12 +147,13 @@ func (s *Store) KEKInfo(ctx context.Context) ([]byte, error) {
 }
 
 // ReplaceSealedKeys implements store.Issuers.
-func (s *Store) ReplaceSealedKeys(ctx context.Context, oldKEKInfo, newKEKInfo []byte, sealed map[int64][]byte, record audit.Record) error {
+func (s *Store) ReplaceSealedKeys(ctx context.Context, oldKEKInfo, newKEKInfo []byte, sealed store.Sealed, record audit.Record) error {
 	var info []byte
-	have := make(map[int64]bool)
+	have, secrets := make(map[int64]bool), make(map[string]bool)
 	first := func(b *pgx.Batch) {
 		info = nil
 		clear(have)
+		clear(secrets)
 		b.Queue(`SELECT info FROM kek WHERE id = 0 FOR UPDATE`).QueryRow(func(row pgx.Row) error {
 			if err := row.Scan(&info); !isNoRows(err) {
 				return err
@@ -166,27 +167,53 @@ func (s *Store) ReplaceSealedKeys(ctx context.Context, oldKEKInfo, newKEKInfo []
 			}
 			return err
 		})
+		// Others must neither add a secret nor take one away meanwhile.
+		b.Queue(`LOCK TABLE sealed_secret IN SHARE ROW EXCLUSIVE MODE`)
+		b.Queue(`SELECT name FROM sealed_secret`).Query(func(rows pgx.Rows) error {
+			names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			for _, name := range names {
+				secrets[name] = true
+			}
+			return err
+		})
 	}
 	return s.write(ctx, "replacing the sealed keys", first, func(t *tx) error {
 		if info == nil || !bytes.Equal(info, oldKEKInfo) {
 			return fault.Wrap(fault.Conflict, store.ErrStale, "the key encryption key has been changed in between")
 		}
-		ids := slices.Sorted(maps.Keys(sealed))
+		ids := slices.Sorted(maps.Keys(sealed.Keys))
 		keys := make([][]byte, len(ids))
 		for i, id := range ids {
 			if !have[id] {
 				return fault.Wrap(fault.Conflict, store.ErrStale, "one of the rewrapped keys is not in the store")
 			}
-			keys[i] = notNull(sealed[id])
+			keys[i] = notNull(sealed.Keys[id])
 		}
 		if len(ids) != len(have) {
 			return fault.Wrap(fault.Conflict, store.ErrStale, "the store has %d private keys, %d were rewrapped", len(have), len(ids))
+		}
+		names := slices.Sorted(maps.Keys(sealed.Secrets))
+		values := make([][]byte, len(names))
+		for i, name := range names {
+			if !secrets[name] {
+				return fault.Wrap(fault.Conflict, store.ErrStale, "one of the rewrapped secrets is not in the store")
+			}
+			values[i] = notNull(sealed.Secrets[name])
+		}
+		if len(names) != len(secrets) {
+			return fault.Wrap(fault.Conflict, store.ErrStale, "the store has %d secrets, %d were rewrapped", len(secrets), len(names))
 		}
 		b := &pgx.Batch{}
 		b.Queue(`
 			UPDATE sealed_key s SET sealed = u.sealed
 			FROM unnest($1::bigint[], $2::bytea[]) AS u (issuer_key_id, sealed)
 			WHERE s.issuer_key_id = u.issuer_key_id`, ids, keys)
+		if len(names) > 0 {
+			b.Queue(`
+				UPDATE sealed_secret s SET sealed = u.sealed
+				FROM unnest($1::text[], $2::bytea[]) AS u (name, sealed)
+				WHERE s.name = u.name`, names, values)
+		}
 		b.Queue(`UPDATE kek SET info = $1 WHERE id = 0`, notNull(newKEKInfo))
 		t.seals = sealing{config: true, records: []audit.Record{record}}
 		return t.SendBatch(ctx, b).Close()

@@ -27,11 +27,21 @@ func (s *Store) RecordIssuance(ctx context.Context, i store.Issuance) error {
 			if err := t.mayIssue(&i); err != nil {
 				return err
 			}
+			if i.Enrollment != nil {
+				if err := t.admitEnrollment(i.Enrollment); err != nil {
+					return err
+				}
+			}
 			if err := t.insertCertificate(row); err != nil {
 				return err
 			}
 			if err := t.claimIdempotency(&i); err != nil {
 				return err
+			}
+			if i.Enrollment != nil {
+				if err := t.putEnrollment(i.Enrollment); err != nil {
+					return err
+				}
 			}
 			if i.ReserveKey {
 				return t.blockKey(i.Certificate.SPKIHash, true)

@@ -5,6 +5,8 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -180,7 +182,7 @@ func (s *Store) KEKInfo(ctx context.Context) ([]byte, error) {
 }
 
 // ReplaceSealedKeys puts rewrapped keys in place of the old.
-func (s *Store) ReplaceSealedKeys(ctx context.Context, oldKEKInfo, newKEKInfo []byte, rewrapped map[int64][]byte, r audit.Record) error {
+func (s *Store) ReplaceSealedKeys(ctx context.Context, oldKEKInfo, newKEKInfo []byte, rewrapped store.Sealed, r audit.Record) error {
 	return s.write(ctx, &op{whole: true, records: sealed(r), apply: func(t *tx) error {
 		var current []byte
 		err := t.row(`SELECT info FROM kek WHERE id = 0`, nil, func(scan func(...any) error) error { return scan(&current) })
@@ -195,11 +197,29 @@ func (s *Store) ReplaceSealedKeys(ctx context.Context, oldKEKInfo, newKEKInfo []
 		if err != nil {
 			return err
 		}
-		if count != len(rewrapped) {
-			return fault.Wrap(fault.Conflict, store.ErrStale, "there are %d private keys in the store and %d rewrapped ones", count, len(rewrapped))
+		if count != len(rewrapped.Keys) {
+			return fault.Wrap(fault.Conflict, store.ErrStale, "there are %d private keys in the store and %d rewrapped ones", count, len(rewrapped.Keys))
 		}
-		for _, id := range sortedKeys(rewrapped) {
-			res, err := t.execResult(`UPDATE sealed_key SET sealed = ? WHERE issuer_key_id = ?`, blob(rewrapped[id]), id)
+		err = t.row(`SELECT count(*) FROM sealed_secret`, nil, func(scan func(...any) error) error { return scan(&count) })
+		if err != nil {
+			return err
+		}
+		if count != len(rewrapped.Secrets) {
+			return fault.Wrap(fault.Conflict, store.ErrStale, "there are %d secrets in the store and %d rewrapped ones", count, len(rewrapped.Secrets))
+		}
+		for _, name := range slices.Sorted(maps.Keys(rewrapped.Secrets)) {
+			res, err := t.execResult(`UPDATE sealed_secret SET sealed = ? WHERE name = ?`, blob(rewrapped.Secrets[name]), name)
+			if err != nil {
+				return err
+			}
+			if n, err := res.RowsAffected(); err != nil {
+				return err
+			} else if n != 1 {
+				return fault.Wrap(fault.Conflict, store.ErrStale, "one of the rewrapped secrets is not in the store")
+			}
+		}
+		for _, id := range sortedKeys(rewrapped.Keys) {
+			res, err := t.execResult(`UPDATE sealed_key SET sealed = ? WHERE issuer_key_id = ?`, blob(rewrapped.Keys[id]), id)
 			if err != nil {
 				return err
 			}

@@ -95,6 +95,7 @@ func (e *env) fill() {
 	if err := e.RevokeToken(ctx, "second", base.Add(time.Hour), record(audit.ActionTokenEnd, base)); err != nil {
 		t.Fatalf("RevokeToken: %v", err)
 	}
+	e.fillEnrollments()
 	if err := e.RecordAudit(ctx, record("test.one", base.Add(2*time.Hour)), record("test.two", base)); err != nil {
 		t.Fatalf("RecordAudit: %v", err)
 	}

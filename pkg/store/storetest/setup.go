@@ -220,10 +220,10 @@ func testReopen(t *testing.T, h Harness) {
 
 func testSealedKeys(t *testing.T, h Harness) {
 	e, ctx := open(t, h), t.Context()
-	sealed := map[int64][]byte{e.root.key: []byte("r"), e.issuing.key: []byte("i"), e.devices.key: {}}
-	without := map[int64][]byte{e.root.key: []byte("r"), e.issuing.key: []byte("i")}
-	strange := map[int64][]byte{e.root.key: []byte("r"), e.issuing.key: []byte("i"), 1 << 40: []byte("x")}
-	more := map[int64][]byte{e.root.key: []byte("r"), e.issuing.key: []byte("i"), e.devices.key: {}, 1 << 40: []byte("x")}
+	sealed := store.Sealed{Keys: map[int64][]byte{e.root.key: []byte("r"), e.issuing.key: []byte("i"), e.devices.key: {}}}
+	without := store.Sealed{Keys: map[int64][]byte{e.root.key: []byte("r"), e.issuing.key: []byte("i")}}
+	strange := store.Sealed{Keys: map[int64][]byte{e.root.key: []byte("r"), e.issuing.key: []byte("i"), 1 << 40: []byte("x")}}
+	more := store.Sealed{Keys: map[int64][]byte{e.root.key: []byte("r"), e.issuing.key: []byte("i"), e.devices.key: {}, 1 << 40: []byte("x")}}
 	before := e.head()
 	for name, err := range map[string]error{
 		"wrong old description": e.ReplaceSealedKeys(ctx, []byte("other"), []byte("new"), sealed, record(audit.ActionRewrap, base)),
@@ -246,8 +246,8 @@ func testSealedKeys(t *testing.T, h Harness) {
 		t.Fatalf("AllIssuers: %v", err)
 	}
 	for _, k := range set.Keys {
-		if !bytes.Equal(k.SealedKey, sealed[k.ID]) {
-			t.Errorf("key %d is sealed as %q, want %q", k.ID, k.SealedKey, sealed[k.ID])
+		if !bytes.Equal(k.SealedKey, sealed.Keys[k.ID]) {
+			t.Errorf("key %d is sealed as %q, want %q", k.ID, k.SealedKey, sealed.Keys[k.ID])
 		}
 	}
 	if kek, err := e.KEKInfo(ctx); err != nil || string(kek) != "new" {

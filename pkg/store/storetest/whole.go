@@ -310,7 +310,7 @@ type verb struct {
 
 func (e *env) verbs() []verb {
 	c := e.issue(e.issuing)
-	return []verb{
+	return append(e.enrollmentVerbs(), []verb{
 		{"Head", func(ctx context.Context) error { _, err := e.Head(ctx); return err }},
 		{"Bootstrap", func(ctx context.Context) error { return e.Bootstrap(ctx, bootstrap()) }},
 		{"Check", func(ctx context.Context) error { _, err := e.Check(ctx); return err }},
@@ -361,7 +361,7 @@ func (e *env) verbs() []verb {
 		{"AllIssuers", func(ctx context.Context) error { _, err := e.AllIssuers(ctx); return err }},
 		{"KEKInfo", func(ctx context.Context) error { _, err := e.KEKInfo(ctx); return err }},
 		{"ReplaceSealedKeys", func(ctx context.Context) error {
-			return e.ReplaceSealedKeys(ctx, e.boot.KEKInfo, []byte("x"), map[int64][]byte{e.root.key: {1}, e.issuing.key: {2}, e.devices.key: {3}}, record("key.rewrap", base))
+			return e.ReplaceSealedKeys(ctx, e.boot.KEKInfo, []byte("x"), store.Sealed{Keys: map[int64][]byte{e.root.key: {1}, e.issuing.key: {2}, e.devices.key: {3}}}, record("key.rewrap", base))
 		}},
 		{"BlockedKeys", func(ctx context.Context) error { _, err := e.BlockedKeys(ctx); return err }},
 		{"AllProfiles", func(ctx context.Context) error { _, err := e.AllProfiles(ctx); return err }},
@@ -392,7 +392,7 @@ func (e *env) verbs() []verb {
 		}},
 		{"AcquireLease", func(ctx context.Context) error { _, err := e.AcquireLease(ctx, "l", "h", time.Second); return err }},
 		{"ReleaseLease", func(ctx context.Context) error { return e.ReleaseLease(ctx, "l", "h") }},
-	}
+	}...)
 }
 
 func testCancelledBefore(t *testing.T, h Harness) {
