@@ -142,7 +142,7 @@ func (m *measured) KEKInfo(ctx context.Context) (_ []byte, err error) {
 }
 
 // ReplaceSealedKeys implements Store.
-func (m *measured) ReplaceSealedKeys(ctx context.Context, oldKEKInfo, newKEKInfo []byte, sealed map[int64][]byte, record audit.Record) (err error) {
+func (m *measured) ReplaceSealedKeys(ctx context.Context, oldKEKInfo, newKEKInfo []byte, sealed Sealed, record audit.Record) (err error) {
 	defer m.done("ReplaceSealedKeys", time.Now(), &err)
 	return m.Store.ReplaceSealedKeys(ctx, oldKEKInfo, newKEKInfo, sealed, record)
 }
