@@ -226,7 +226,7 @@ func (a *Authority) admit(p *Profile, r Request) (*issuer.Key, error) {
 // subordinate reports whether a key that is kept for ourselves is that of a CA below ours, which may have a new
 // certificate, and not of one of our own issuers, responders or listeners.
 func (a *Authority) subordinate(hash [32]byte) bool {
-	if !a.policy.Load().blocked[hash].Own {
+	if b := a.policy.Load().blocked[hash]; !b.Own || b.Compromised {
 		return false
 	}
 	for _, k := range a.cfg.Issuers.Current().Keys() {

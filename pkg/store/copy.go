@@ -182,7 +182,9 @@ func Tables() []Table {
 		}},
 		{Name: "sealed_key", Key: []string{"issuer_key_id"}, Columns: []Column{integer("issuer_key_id"), octets("sealed")}},
 		{Name: "kek", Key: []string{"id"}, Columns: []Column{integer("id"), octets("info")}},
-		{Name: "blocked_key", Key: []string{"spki_hash"}, Columns: []Column{octets("spki_hash"), boolean("own")}},
+		{Name: "blocked_key", Key: []string{"spki_hash"}, Columns: []Column{
+			octets("spki_hash"), boolean("own"), boolean("compromised"), orMoment("blocked_at"), text("blocked_by"), text("campaign"),
+		}},
 		{Name: "profile", Key: []string{"name", "version"}, Columns: []Column{
 			text("name"), integer("version"), octets("config"), boolean("builtin"), moment("created_at"), text("created_by"),
 		}},
@@ -206,6 +208,12 @@ func Tables() []Table {
 		{Name: "status_event", Key: []string{"change", "ord"}, Columns: []Column{
 			integer("change"), integer("ord"), integer("issuer_key_id"), octets("serial"), integer("status"), integer("reason"),
 			orMoment("revoked_at"), orMoment("invalidity_date"), moment("not_after"),
+		}},
+		{Name: "campaign", Key: []string{"id"}, Columns: []Column{
+			text("id"), integer("state"), text("selection"), text("query"), orOctets("spki_hash"), integer("reason"), orMoment("invalidity_date"),
+			boolean("change_reasons"), integer("expected"), moment("created_at"), text("created_by"), text("role"), text("source"), text("request_id"),
+			integer("revoked"), integer("skipped"), integer("step"), orMoment("at_issued"), octets("at_serial"), integer("at_issuer"),
+			boolean("look_back"), moment("changed_at"), orMoment("ended_at"),
 		}},
 		{Name: "crl", Key: []string{"issuer_key_id", "scope", "number"}, Large: true, Columns: []Column{
 			integer("issuer_key_id"), text("scope"), integer("number"), integer("shard"), moment("this_update"), moment("next_update"),

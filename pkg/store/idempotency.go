@@ -70,7 +70,7 @@ func RefusePredecessor(status pki.Status) error {
 // never reported compromised.
 func (b BlockedKey) Refuse(forOurselves bool) error {
 	switch {
-	case !b.Own:
+	case b.Compromised || !b.Own:
 		return fault.New(fault.BadPublicKey, "this public key is blocked: it was reported compromised").WithField("csr").
 			WithHint("generate a new key")
 	case !forOurselves:

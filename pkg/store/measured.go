@@ -87,6 +87,18 @@ func (m *measured) CountCertificates(ctx context.Context, f CertificateFilter, l
 	return m.Store.CountCertificates(ctx, f, limit)
 }
 
+// Idempotency implements Store.
+func (m *measured) Idempotency(ctx context.Context, id [32]byte, at time.Time) (_ Idempotency, err error) {
+	defer m.done("Idempotency", time.Now(), &err)
+	return m.Store.Idempotency(ctx, id, at)
+}
+
+// PruneIdempotency implements Store.
+func (m *measured) PruneIdempotency(ctx context.Context, at time.Time, limit int) (_ int, err error) {
+	defer m.done("PruneIdempotency", time.Now(), &err)
+	return m.Store.PruneIdempotency(ctx, at, limit)
+}
+
 // ChangeStatus implements Store.
 func (m *measured) ChangeStatus(ctx context.Context, c StatusChange) (_ pki.Certificate, err error) {
 	defer m.done("ChangeStatus", time.Now(), &err)
@@ -103,6 +115,60 @@ func (m *measured) Status(ctx context.Context, issuerKeyID int64, s pki.SerialNu
 func (m *measured) StatusEvents(ctx context.Context, after int64, limit int) (_ []StatusEvent, err error) {
 	defer m.done("StatusEvents", time.Now(), &err)
 	return m.Store.StatusEvents(ctx, after, limit)
+}
+
+// CreateCampaign implements Store.
+func (m *measured) CreateCampaign(ctx context.Context, c Campaign, record audit.Record) (err error) {
+	defer m.done("CreateCampaign", time.Now(), &err)
+	return m.Store.CreateCampaign(ctx, c, record)
+}
+
+// Campaign implements Store.
+func (m *measured) Campaign(ctx context.Context, id string) (_ Campaign, err error) {
+	defer m.done("Campaign", time.Now(), &err)
+	return m.Store.Campaign(ctx, id)
+}
+
+// ListCampaigns implements Store.
+func (m *measured) ListCampaigns(ctx context.Context, limit int) (_ []Campaign, err error) {
+	defer m.done("ListCampaigns", time.Now(), &err)
+	return m.Store.ListCampaigns(ctx, limit)
+}
+
+// RunningCampaigns implements Store.
+func (m *measured) RunningCampaigns(ctx context.Context) (_ []Campaign, err error) {
+	defer m.done("RunningCampaigns", time.Now(), &err)
+	return m.Store.RunningCampaigns(ctx)
+}
+
+// SetCampaignState implements Store.
+func (m *measured) SetCampaignState(ctx context.Context, id string, to CampaignState, at time.Time, record audit.Record) (_ Campaign, err error) {
+	defer m.done("SetCampaignState", time.Now(), &err)
+	return m.Store.SetCampaignState(ctx, id, to, at, record)
+}
+
+// NextCertificates implements Store.
+func (m *measured) NextCertificates(ctx context.Context, f CertificateFilter, after CertificatePosition, limit int) (_ []pki.Certificate, err error) {
+	defer m.done("NextCertificates", time.Now(), &err)
+	return m.Store.NextCertificates(ctx, f, after, limit)
+}
+
+// StepCampaign implements Store.
+func (m *measured) StepCampaign(ctx context.Context, s CampaignStep) (_ CampaignOutcome, err error) {
+	defer m.done("StepCampaign", time.Now(), &err)
+	return m.Store.StepCampaign(ctx, s)
+}
+
+// Settle implements Store.
+func (m *measured) Settle(ctx context.Context) (err error) {
+	defer m.done("Settle", time.Now(), &err)
+	return m.Store.Settle(ctx)
+}
+
+// UnblockKey implements Store.
+func (m *measured) UnblockKey(ctx context.Context, spkiHash [32]byte, record audit.Record) (err error) {
+	defer m.done("UnblockKey", time.Now(), &err)
+	return m.Store.UnblockKey(ctx, spkiHash, record)
 }
 
 // NextCRLNumber implements Store.

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/pkg/audit"
+	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/pki"
 )
 
@@ -54,6 +55,7 @@ type Store interface {
 	Certificates
 	Idempotencies
 	Statuses
+	Campaigns
 	CRLs
 	Issuers
 	Profiles
@@ -191,6 +193,8 @@ type CertificateFilter struct {
 	NotAfterTo   time.Time // exclusive
 	IssuedFrom   time.Time // inclusive
 	IssuedTo     time.Time // exclusive
+	// WithoutReserved leaves out certificates of keys that are our own: of CAs, responders and listeners.
+	WithoutReserved bool
 
 	// GoodFrom and GoodTo narrow the certificates that are pki.Good alone, by NotAfter, the first inclusive and the second
 	// exclusive: with Status they tell «valid or revoked» from «expired or revoked».
@@ -229,7 +233,17 @@ type StatusChange struct {
 	Revocation pki.Revocation // Status is ignored; RevokedAt is when the CA decides
 	// BlockKey refuses the certificate's public key from then on, in every protocol.
 	BlockKey bool
-	Record   audit.Record
+	// KeepRevoked refuses a certificate that is revoked already with AlreadyRevoked, whatever the reason.
+	KeepRevoked bool
+	Record      audit.Record
+}
+
+// Refuse returns what the change itself has against the state that it finds; nil leaves the word to pki.Transition.
+func (c StatusChange) Refuse(current *pki.Revocation) error {
+	if c.KeepRevoked && current != nil && current.Status == pki.Revoked {
+		return fault.New(fault.AlreadyRevoked, "the certificate has been revoked since %s", current.RevokedAt.UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 // StatusEvent is a change of one certificate's status.
@@ -278,9 +292,13 @@ type Issuers interface {
 	BlockedKeys(ctx context.Context) (map[[32]byte]BlockedKey, error)
 }
 
-// BlockedKey says why a public key is refused.
+// BlockedKey says why a public key is refused: it is one of ours, or was reported compromised, or both.
 type BlockedKey struct {
-	Own bool // a key of ours; else one that was reported compromised, whether or not it is also ours
+	Own         bool // a key of a CA, an RA, a responder or a listener of ours; it stays one
+	Compromised bool
+	At          time.Time // when it was reported; zero: not, or before this was kept
+	By          string    // the principal who reported it
+	Campaign    string    // id of the campaign that began with it; empty: none
 }
 
 // IssuerSet is everything about issuers.

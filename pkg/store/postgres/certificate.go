@@ -215,6 +215,9 @@ func (w *where) certificates(f store.CertificateFilter) {
 	if f.SPKIHash != nil {
 		w.and(`c.spki_hash = ?`, f.SPKIHash[:])
 	}
+	if f.WithoutReserved {
+		w.and(`NOT EXISTS (SELECT 1 FROM blocked_key b WHERE b.spki_hash = c.spki_hash AND b.own)`)
+	}
 	if f.Requester != "" {
 		w.and(`c.requester = ?`, text(f.Requester))
 	}

@@ -25,7 +25,8 @@ var rights = []struct{ table, privileges string }{
 	{"issuer_certificate", "SELECT, INSERT, UPDATE"},
 	{"sealed_key", "SELECT, INSERT, UPDATE"},
 	{"kek", "SELECT, INSERT, UPDATE"},
-	{"blocked_key", "SELECT, INSERT, UPDATE"},
+	{"blocked_key", "SELECT, INSERT, UPDATE, DELETE"},
+	{"campaign", "SELECT, INSERT, UPDATE"},
 	{"profile", "SELECT, INSERT"},
 	{"api_token", "SELECT, INSERT, UPDATE"},
 	{"certificate", "SELECT, INSERT, UPDATE (search_text)"}, // held while its status changes, or a successor is issued

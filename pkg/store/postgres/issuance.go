@@ -118,7 +118,8 @@ const sqlInsertCertificates = `
 const sqlReserveKeys = `
 	INSERT INTO blocked_key (spki_hash, own)
 	SELECT u.spki_hash, true FROM unnest($1::bytea[]) AS u (spki_hash)
-	ON CONFLICT (spki_hash) DO NOTHING`
+	ON CONFLICT (spki_hash) DO UPDATE SET own = true, compromised = blocked_key.compromised OR NOT blocked_key.own
+	WHERE NOT blocked_key.own`
 
 // errRefused ends a transaction in which operations were refused that had a part in it.
 var errRefused = errors.New("some were refused")
@@ -171,7 +172,7 @@ func (s *Store) tryIssuances(ctx context.Context, ops []*issuance) error {
 		queueCertificates(b, certificates)
 		queueEnrollments(b, enrollments)
 		if len(reserve) > 0 {
-			b.Queue(sqlReserveKeys, reserve)
+			b.Queue(sqlReserveKeys, slices.CompactFunc(reserve, slices.Equal))
 		}
 	}
 	return s.write(ctx, "recording a certificate", first, func(t *tx) error {
@@ -238,7 +239,7 @@ func queuePredecessors(b *pgx.Batch, ops []*issuance) {
 }
 
 const sqlFindBlockedKeys = `
-	SELECT spki_hash, own
+	SELECT spki_hash, own, compromised
 	FROM blocked_key
 	WHERE spki_hash = ANY($1::bytea[])`
 
@@ -252,7 +253,7 @@ func queueBlockedKeys(b *pgx.Batch, ops []*issuance) {
 	b.Queue(sqlFindBlockedKeys, hashes).Query(func(rows pgx.Rows) error {
 		var hash []byte
 		var key store.BlockedKey
-		_, err := pgx.ForEachRow(rows, []any{&hash, &key.Own}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&hash, &key.Own, &key.Compromised}, func() error {
 			for _, op := range ops {
 				if bytes.Equal(hash, op.Certificate.SPKIHash[:]) {
 					op.refuse(key.Refuse(op.ReserveKey))

@@ -82,7 +82,7 @@ func insertIssuers(ctx context.Context, t *tx, issuers []store.NewIssuer) error 
 		queueCertificates(b, records)
 	}
 	sortKeys(own)
-	b.Queue(sqlReserveKeys, own)
+	b.Queue(sqlReserveKeys, slices.CompactFunc(own, slices.Equal))
 	return t.SendBatch(ctx, b).Close()
 }
 
@@ -223,7 +223,7 @@ func (s *Store) ReplaceSealedKeys(ctx context.Context, oldKEKInfo, newKEKInfo []
 // BlockedKeys implements store.Issuers.
 func (s *Store) BlockedKeys(ctx context.Context) (map[[32]byte]store.BlockedKey, error) {
 	return read(ctx, s, "reading the blocked keys", func(conn *pgxpool.Conn) (map[[32]byte]store.BlockedKey, error) {
-		rows, err := conn.Query(ctx, `SELECT spki_hash, own FROM blocked_key`)
+		rows, err := conn.Query(ctx, `SELECT spki_hash, own, compromised, blocked_at, blocked_by, campaign FROM blocked_key`)
 		if err != nil {
 			return nil, err
 		}
@@ -232,14 +232,16 @@ func (s *Store) BlockedKeys(ctx context.Context) (map[[32]byte]store.BlockedKey,
 		for rows.Next() {
 			var hash []byte
 			var key [32]byte
-			var own bool
-			if err := rows.Scan(&hash, &own); err != nil {
+			var b store.BlockedKey
+			var at *time.Time
+			if err := rows.Scan(&hash, &b.Own, &b.Compromised, &at, &b.By, &b.Campaign); err != nil {
 				return nil, err
 			}
 			if err := setHash(key[:], hash, "blocked_key.spki_hash"); err != nil {
 				return nil, err
 			}
-			blocked[key] = store.BlockedKey{Own: own}
+			b.At, b.Compromised = fromNull(at), b.Compromised || !b.Own
+			blocked[key] = b
 		}
 		return blocked, rows.Err()
 	})

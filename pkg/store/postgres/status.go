@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -43,15 +44,19 @@ type certificateState struct {
 
 // ChangeStatus implements store.Statuses.
 func (s *Store) ChangeStatus(ctx context.Context, c store.StatusChange) (pki.Certificate, error) {
-	c.Revocation.RevokedAt = cut(c.Revocation.RevokedAt)
-	if !c.Revocation.InvalidityDate.IsZero() {
-		c.Revocation.InvalidityDate = cut(c.Revocation.InvalidityDate)
-	}
-	op := &statusOp{StatusChange: c, canonical: c.Record.Canonical()}
+	op := newStatusOp(c)
 	if err := s.statuses.Do(ctx, op); err != nil {
 		return pki.Certificate{}, err
 	}
 	return op.result, nil
+}
+
+func newStatusOp(c store.StatusChange) *statusOp {
+	c.Revocation.RevokedAt = cut(c.Revocation.RevokedAt)
+	if !c.Revocation.InvalidityDate.IsZero() {
+		c.Revocation.InvalidityDate = cut(c.Revocation.InvalidityDate)
+	}
+	return &statusOp{StatusChange: c, canonical: c.Record.Canonical()}
 }
 
 func (s *Store) flushStatuses(ctx context.Context, ops []*statusOp) []error {
@@ -82,12 +87,6 @@ const sqlReadCertificates = `
 	FROM unnest($1::bigint[], $2::integer[], $3::bytea[]) AS u (issuer_id, bucket, serial)
 	JOIN certificate c ON c.issuer_id = u.issuer_id AND c.bucket = u.bucket AND c.serial = u.serial
 	LEFT JOIN revocation r ON r.issuer_key_id = c.issuer_key_id AND r.serial = c.serial`
-
-// sqlBlockKeys: a compromised key is refused to ourselves too.
-const sqlBlockKeys = `
-	INSERT INTO blocked_key (spki_hash, own)
-	SELECT u.spki_hash, false FROM unnest($1::bytea[]) AS u (spki_hash)
-	ON CONFLICT (spki_hash) DO UPDATE SET own = false WHERE blocked_key.own`
 
 // sqlSealStatus also writes the events and the new states, all with the change number of the head.
 const sqlSealStatus = sqlSeal + `, e AS (
@@ -153,6 +152,24 @@ func (e *statusEvents) args() []any {
 // writeStatuses decides and writes a batch of changes. Operations on one certificate are decided one after the other.
 // The refused ones leave nothing.
 func (s *Store) writeStatuses(ctx context.Context, ops []*statusOp) error {
+	order := orderOf(ops)
+	var states map[certificateKey]*certificateState
+	first := func(b *pgx.Batch) { states = queueStates(b, order) }
+	err := s.write(ctx, "changing a certificate's status", first, func(t *tx) error {
+		done := t.decideAll(ops, order, states)
+		if len(done) == 0 {
+			return errNothing
+		}
+		return t.reportKeys(ctx, done)
+	})
+	if errors.Is(err, errNothing) {
+		return nil
+	}
+	return err
+}
+
+// orderOf returns the certificates of operations in the order in which every transaction holds them.
+func orderOf(ops []*statusOp) []certificateKey {
 	var order []certificateKey
 	seen := make(map[certificateKey]bool, len(ops))
 	for _, op := range ops {
@@ -164,64 +181,79 @@ func (s *Store) writeStatuses(ctx context.Context, ops []*statusOp) error {
 	slices.SortFunc(order, func(a, b certificateKey) int {
 		return cmp.Or(cmp.Compare(a.issuer, b.issuer), cmp.Compare(a.serial.Bucket(), b.serial.Bucket()), cmp.Compare(a.serial, b.serial))
 	})
+	return order
+}
+
+// queueStates queues the statements that hold certificates and read their states, which are in the map when the batch is
+// through.
+func queueStates(b *pgx.Batch, order []certificateKey) map[certificateKey]*certificateState {
+	states := make(map[certificateKey]*certificateState, len(order))
 	issuers, buckets, serials := make([]int64, len(order)), make([]int32, len(order)), make([][]byte, len(order))
 	for i, k := range order {
 		issuers[i], buckets[i], serials[i] = k.issuer, int32(k.serial.Bucket()), k.serial.Bytes()
 	}
-	var states map[certificateKey]*certificateState
-	first := func(b *pgx.Batch) {
-		states = make(map[certificateKey]*certificateState, len(order))
-		b.Queue(sqlLockCertificates, issuers, buckets, serials)
-		b.Queue(sqlReadCertificates, issuers, buckets, serials).Query(func(rows pgx.Rows) error {
-			for rows.Next() {
-				c, err := scanCertificate(rows)
-				if err != nil {
-					return err
-				}
-				states[certificateKey{c.IssuerID, c.Serial}] = &certificateState{certificate: c, was: c.Revocation}
-			}
-			return rows.Err()
-		})
-	}
-	err := s.write(ctx, "changing a certificate's status", first, func(t *tx) error {
-		z := sealing{status: true, events: &statusEvents{}, records: make([]audit.Record, 0, len(ops))}
-		var block [][]byte
-		for _, op := range ops {
-			op.refusal = decide(op, states[certificateKey{op.IssuerID, op.Serial}])
-			if op.refusal != nil {
-				continue
-			}
-			z.records, z.canonical = append(z.records, op.Record), append(z.canonical, op.canonical)
-			z.events.events.add(&op.result, op.result.Revocation)
-			if op.BlockKey {
-				block = append(block, op.result.SPKIHash[:])
-			}
-		}
-		if len(z.records) == 0 {
-			return errNothing
-		}
-		for _, k := range order {
-			switch st := states[k]; {
-			case st == nil || !st.changed:
-			case st.certificate.Revocation != nil:
-				z.events.states.add(&st.certificate, st.certificate.Revocation)
-			case st.was != nil:
-				z.events.released.add(&st.certificate, nil)
-			}
-		}
-		if len(block) > 0 {
-			sortKeys(block)
-			z.config = true
-			if _, err := t.Exec(ctx, sqlBlockKeys, slices.CompactFunc(block, slices.Equal)); err != nil {
+	b.Queue(sqlLockCertificates, issuers, buckets, serials)
+	b.Queue(sqlReadCertificates, issuers, buckets, serials).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			c, err := scanCertificate(rows)
+			if err != nil {
 				return err
 			}
+			states[certificateKey{c.IssuerID, c.Serial}] = &certificateState{certificate: c, was: c.Revocation}
 		}
-		t.seals = z
-		return nil
+		return rows.Err()
 	})
-	if errors.Is(err, errNothing) {
+	return states
+}
+
+// decideAll decides operations, prepares the seal for those that are not refused, and returns them.
+func (t *tx) decideAll(ops []*statusOp, order []certificateKey, states map[certificateKey]*certificateState) (done []*statusOp) {
+	z := sealing{records: make([]audit.Record, 0, len(ops))}
+	events := &statusEvents{}
+	for _, op := range ops {
+		if op.refusal = decide(op, states[certificateKey{op.IssuerID, op.Serial}]); op.refusal != nil {
+			continue
+		}
+		z.records, z.canonical = append(z.records, op.Record), append(z.canonical, op.canonical)
+		events.events.add(&op.result, op.result.Revocation)
+		done = append(done, op)
+	}
+	for _, k := range order {
+		switch st := states[k]; {
+		case st == nil || !st.changed:
+		case st.certificate.Revocation != nil:
+			events.states.add(&st.certificate, st.certificate.Revocation)
+		case st.was != nil:
+			events.released.add(&st.certificate, nil)
+		}
+	}
+	if len(done) > 0 {
+		z.status, z.events = true, events
+	}
+	t.seals = z
+	return done
+}
+
+// reportKeys blocks the keys of changes that ask for it.
+func (t *tx) reportKeys(ctx context.Context, done []*statusOp) error {
+	var report []*statusOp
+	for _, op := range done {
+		if op.BlockKey {
+			report = append(report, op)
+		}
+	}
+	if len(report) == 0 {
 		return nil
 	}
+	// In the one order in which all transactions hold keys, and each once: the first report counts.
+	slices.SortStableFunc(report, func(a, b *statusOp) int { return bytes.Compare(a.result.SPKIHash[:], b.result.SPKIHash[:]) })
+	report = slices.CompactFunc(report, func(a, b *statusOp) bool { return a.result.SPKIHash == b.result.SPKIHash })
+	keys, times, by, campaigns := make([][]byte, len(report)), make([]time.Time, len(report)), make([]string, len(report)), make([]string, len(report))
+	for i, op := range report {
+		keys[i], times[i], by[i] = op.result.SPKIHash[:], cut(op.Record.Time), text(op.Record.Actor)
+	}
+	t.seals.config = true
+	_, err := t.Exec(ctx, sqlReportKeys, keys, times, by, campaigns)
 	return err
 }
 
@@ -229,6 +261,9 @@ func (s *Store) writeStatuses(ctx context.Context, ops []*statusOp) error {
 func decide(op *statusOp, st *certificateState) error {
 	if st == nil {
 		return noCertificate()
+	}
+	if err := op.Refuse(st.certificate.Revocation); err != nil {
+		return err
 	}
 	next, err := pki.Transition(st.certificate.Revocation, op.Action, op.Revocation)
 	if err != nil {

@@ -44,7 +44,7 @@ func (s *Store) RecordIssuance(ctx context.Context, i store.Issuance) error {
 				}
 			}
 			if i.ReserveKey {
-				return t.blockKey(i.Certificate.SPKIHash, true)
+				return t.reserveKey(i.Certificate.SPKIHash)
 			}
 			return nil
 		},
@@ -61,16 +61,16 @@ func (t *tx) mayIssue(i *store.Issuance) error {
 			return err
 		}
 	}
-	var own int
-	err := t.row(`SELECT own FROM blocked_key WHERE spki_hash = ?`, []any{i.Certificate.SPKIHash[:]},
-		func(scan func(...any) error) error { return scan(&own) })
+	var own, compromised int
+	err := t.row(`SELECT own, compromised FROM blocked_key WHERE spki_hash = ?`, []any{i.Certificate.SPKIHash[:]},
+		func(scan func(...any) error) error { return scan(&own, &compromised) })
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return nil
 	case err != nil:
 		return err
 	}
-	return store.BlockedKey{Own: own != 0}.Refuse(i.ReserveKey)
+	return store.BlockedKey{Own: own != 0, Compromised: compromised != 0}.Refuse(i.ReserveKey)
 }
 
 // checkPredecessor refuses to renew a certificate that is not good.
@@ -146,11 +146,10 @@ func (t *tx) insertCertificate(c certificateRow) error {
 	return t.exec(`INSERT INTO certificate_der (id, der) VALUES (?, ?)`, id, c.DER)
 }
 
-// blockKey refuses a public key from now on. One that was reported compromised is refused to ourselves too, and stays so
-// when it is reserved.
-func (t *tx) blockKey(spki [32]byte, own bool) error {
+// reserveKey keeps a public key for ourselves. One that was reported compromised stays so.
+func (t *tx) reserveKey(spki [32]byte) error {
 	t.config = true
-	return t.exec(`INSERT INTO blocked_key (spki_hash, own) VALUES (?, ?) ON CONFLICT (spki_hash) DO UPDATE SET own = min(own, excluded.own)`, spki[:], own)
+	return t.exec(`INSERT INTO blocked_key (spki_hash, own) VALUES (?, 1) ON CONFLICT (spki_hash) DO UPDATE SET own = 1, compromised = max(compromised, 1 - own)`, spki[:])
 }
 
 // certificateColumns are what scanCertificate reads, of certificate c and its revocation r.

@@ -39,7 +39,7 @@ func (s *Store) BreakBatch(ctx context.Context) error {
 // Panic writes an operation that panics after it has written something.
 func (s *Store) Panic(ctx context.Context) error {
 	return s.write(ctx, &op{apply: func(t *tx) error {
-		if err := t.blockKey([32]byte{1}, true); err != nil {
+		if err := t.reserveKey([32]byte{1}); err != nil {
 			return err
 		}
 		panic("test")

@@ -205,6 +205,9 @@ func matching(ctx context.Context, q querier, f store.CertificateFilter) (*claus
 			c.add(e.condition, micros(e.at.Add(time.Microsecond-1))) // a bound between two microseconds is the upper one
 		}
 	}
+	if f.WithoutReserved {
+		c.add(`NOT EXISTS (SELECT 1 FROM blocked_key b WHERE b.spki_hash = c.spki_hash AND b.own)`)
+	}
 	if f.Text != "" {
 		text := strings.ToLower(f.Text)
 		if query, ok := trigrams(text); ok {

@@ -85,7 +85,7 @@ func (t *tx) bootstrap(b store.Bootstrap) error {
 		if err := t.insertCertificate(row); err != nil {
 			return err
 		}
-		if err := t.blockKey(record.SPKIHash, true); err != nil {
+		if err := t.reserveKey(record.SPKIHash); err != nil {
 			return err
 		}
 	}
@@ -240,10 +240,12 @@ func (s *Store) BlockedKeys(ctx context.Context) (map[[32]byte]store.BlockedKey,
 		return nil, err
 	}
 	blocked := map[[32]byte]store.BlockedKey{}
-	err := each(ctx, s.read, `SELECT spki_hash, own FROM blocked_key`, nil, func(scan func(...any) error) error {
+	err := each(ctx, s.read, `SELECT spki_hash, own, compromised, blocked_at, blocked_by, campaign FROM blocked_key`, nil, func(scan func(...any) error) error {
 		var spki []byte
 		var b store.BlockedKey
-		err := scan(&spki, &b.Own)
+		var at sql.NullInt64
+		err := scan(&spki, &b.Own, &b.Compromised, &at, &b.By, &b.Campaign)
+		b.At, b.Compromised = optionalTime(at), b.Compromised || !b.Own
 		blocked[hash32(spki)] = b
 		return err
 	})

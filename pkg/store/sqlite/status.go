@@ -39,6 +39,9 @@ func (t *tx) changeStatus(c store.StatusChange) (cert pki.Certificate, err error
 	if err != nil {
 		return cert, err
 	}
+	if err := c.Refuse(cert.Revocation); err != nil {
+		return cert, err
+	}
 	next, err := pki.Transition(cert.Revocation, c.Action, c.Revocation)
 	if err != nil {
 		return cert, err
@@ -71,7 +74,7 @@ func (t *tx) changeStatus(c store.StatusChange) (cert pki.Certificate, err error
 	t.ord++
 	t.status = true
 	if c.BlockKey {
-		if err := t.blockKey(cert.SPKIHash, false); err != nil {
+		if err := t.reportKey(cert.SPKIHash, c.Record.Time, c.Record.Actor, ""); err != nil {
 			return cert, err
 		}
 	}

@@ -274,7 +274,7 @@ func testBlockedKeys(t *testing.T, h Harness) {
 	if err != nil {
 		t.Fatalf("BlockedKeys: %v", err)
 	}
-	want := map[[32]byte]store.BlockedKey{own.SPKIHash: {Own: true}, bad.SPKIHash: {}}
+	want := map[[32]byte]store.BlockedKey{own.SPKIHash: {Own: true}, bad.SPKIHash: {Compromised: true, At: base.Add(time.Hour), By: "token:test"}}
 	for _, n := range e.boot.Issuers {
 		want[n.Record.SPKIHash] = store.BlockedKey{Own: true}
 	}

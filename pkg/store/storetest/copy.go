@@ -99,6 +99,7 @@ func (e *env) fill() {
 	if err := e.RecordAudit(ctx, record("test.one", base.Add(2*time.Hour)), record("test.two", base)); err != nil {
 		t.Fatalf("RecordAudit: %v", err)
 	}
+	e.fillCampaigns()
 	if _, err := e.AcquireLease(ctx, "not copied", "one", time.Hour); err != nil {
 		t.Fatalf("AcquireLease: %v", err)
 	}
