@@ -46,6 +46,10 @@ type flight struct {
 	kept   *entry // what the answer was kept as; the leader's alone
 }
 
+func (e *entry) fresh(now time.Time) bool {
+	return now.Before(e.refresh) && !now.Before(e.answer.ThisUpdate)
+}
+
 func newCache(entries int) *cache {
 	c := &cache{seed: maphash.MakeSeed()}
 	for i := range c.shards {
@@ -124,12 +128,22 @@ func (c *cache) len() int {
 	return n
 }
 
+// peek returns the entry, nil when there is none that may be given.
+func (s *shard) peek(n name, now time.Time) *entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.entries[n]; e != nil && e.fresh(now) {
+		return e
+	}
+	return nil
+}
+
 // get returns the entry, or else the flight to wait for, which the caller must make when it is the leader.
 func (s *shard) get(n name, now time.Time) (e *entry, f *flight, leader bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e := s.entries[n]; e != nil {
-		if now.Before(e.refresh) && !now.Before(e.answer.ThisUpdate) {
+		if e.fresh(now) {
 			return e, nil, false
 		}
 		delete(s.entries, n)

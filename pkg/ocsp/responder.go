@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -80,6 +81,9 @@ type Answer struct {
 	NextUpdate time.Time
 	MaxAge     time.Duration // ends before NextUpdate; whole seconds
 	ETag       string        // strong, with quotes
+	// Fields are Last-Modified, Expires and ETag as lines of an HTTP header (RFC 9919, Section 7.2), made once for all who
+	// get the answer.
+	Fields []byte
 }
 
 // unsigned are the answers that need no key (RFC 6960, Section 2.3).
@@ -304,6 +308,7 @@ func (r *Responder) kept(ctx context.Context, key *issuer.Key, req *Request) Ans
 		a.Cacheable = true
 		sum := sha256.Sum256(a.DER)
 		a.ETag = `"` + hex.EncodeToString(sum[:16]) + `"`
+		a.Fields = fields(&a)
 		// Made anew at half its time, so that whoever gets it can use it for long enough.
 		refresh := now.Add(a.NextUpdate.Sub(now) / 2)
 		return shard.put(name, f, gens[0], entry{answer: a, refresh: refresh})
@@ -312,6 +317,35 @@ func (r *Responder) kept(ctx context.Context, key *issuer.Key, req *Request) Ans
 		f.answer = r.dated(e.answer, r.cfg.Clock.Now())
 	}
 	return f.answer
+}
+
+// fields writes what every HTTP response with the answer says of it.
+func fields(a *Answer) []byte {
+	b := a.ThisUpdate.UTC().AppendFormat([]byte("Last-Modified: "), http.TimeFormat)
+	b = a.NextUpdate.UTC().AppendFormat(append(b, "\r\nExpires: "...), http.TimeFormat)
+	b = append(append(b, "\r\nETag: "...), a.ETag...)
+	return append(b, "\r\n"...)
+}
+
+// Kept returns the answer to a request when it is kept and may be given again. It never waits, asks nobody and signs
+// nothing; false says that Respond must be called.
+func (r *Responder) Kept(request []byte) (Answer, bool) {
+	req, err := ParseRequest(request)
+	if err != nil || len(req.CertIDs) != 1 || req.Nonce != nil {
+		return Answer{}, false
+	}
+	key := r.issuerOf(req)
+	if key == nil || r.cfg.Age() > r.cfg.MaxStale {
+		return Answer{}, false
+	}
+	name := nameOf(key.ID, &req.CertIDs[0])
+	now := r.cfg.Clock.Now()
+	e := r.cache.shard(key.ID, name.serial).peek(name, now)
+	if e == nil {
+		return Answer{}, false
+	}
+	r.cached.Add(1)
+	return r.dated(e.answer, now), true
 }
 
 // dated sets how long an answer may be kept from now on.

@@ -40,6 +40,7 @@ type env struct {
 	store     store.Store
 	issuers   *issuer.Set
 	crls      *crl.Publisher
+	handler   *publish.Handler
 	server    *httptest.Server
 	good, bad *certtest.Issued
 }
@@ -85,7 +86,7 @@ func setup(t *testing.T) *env {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.server = httptest.NewServer(h)
+	e.handler, e.server = h, httptest.NewServer(h)
 	t.Cleanup(e.server.Close)
 	return e
 }

@@ -49,7 +49,24 @@ const shutdownWait = 8 * time.Second
 
 // maxConns bounds the connections of each listener, so that idle ones of one cannot take the descriptors that the others and
 // the database need. What is beyond waits in the system's queue.
-var maxConns = map[string]int{"http": 4096, "https": 1024, "mtls": 1024, "metrics": 64}
+//
+// The plain listener makes room by itself (publish.Listener), and may have as many as the system lets it, up to maxPlain.
+var maxConns = map[string]int{"https": 1024, "mtls": 1024, "metrics": 64}
+
+const (
+	maxPlain = 16 << 10
+	// otherFiles is what the store, outgoing connections and everything else may need of a process's descriptors.
+	otherFiles = 512
+)
+
+// maxPlainConns returns how many connections the plain listener may have.
+func maxPlainConns() int {
+	free := maxDescriptors() - otherFiles
+	for _, n := range maxConns {
+		free -= n
+	}
+	return max(64, min(maxPlain, free))
+}
 
 // Options are what a Server takes besides its settings.
 type Options struct {
@@ -100,6 +117,7 @@ type listening struct {
 	server *http.Server
 	tls    bool
 	conns  connections
+	plain  *publish.Listener // the same as l for the plain listener; else nil
 }
 
 // New opens the listeners and the store, sets an empty store up, and builds everything. Nothing is served yet, save that
@@ -151,7 +169,10 @@ func (s *Server) listen() error {
 			return "", fault.Wrap(fault.Conflict, err, "listening on %s for %s", addr, name).
 				WithHint("is another server running? Choose another address with --%s", name)
 		}
-		s.serving = append(s.serving, &listening{name: name, l: netutil.LimitListener(l, maxConns[name]), tls: isTLS})
+		if isTLS {
+			l = netutil.LimitListener(l, maxConns[name])
+		}
+		s.serving = append(s.serving, &listening{name: name, l: l, tls: isTLS})
 		host, _, err := net.SplitHostPort(addr)
 		if err != nil {
 			return "", err
@@ -412,6 +433,10 @@ func (s *Server) handlers() error {
 		case "http":
 			l.server.Handler = pages(l.name, false)
 			l.server.IdleTimeout = 30 * time.Second
+			if l.plain, err = publish.NewListener(publish.ListenerConfig{Listener: l.l, Handler: pub, MaxConns: maxPlainConns(), Logger: s.log}); err != nil {
+				return err
+			}
+			l.l = l.plain
 		case "https":
 			r := pages(l.name, true)
 			r.Mount(rest.Root, api)
@@ -515,6 +540,9 @@ func (s *Server) Run(ctx context.Context) error {
 		if e := l.server.Shutdown(end); e != nil {
 			// What is still there after the wait is cut off.
 			_ = l.server.Close()
+		}
+		if l.plain != nil {
+			l.plain.Drain(end)
 		}
 	}
 	return err

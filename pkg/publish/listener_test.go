@@ -1,0 +1,352 @@
+package publish_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	xocsp "golang.org/x/crypto/ocsp"
+
+	"github.com/certwright/certwright/pkg/internal/certtest"
+	"github.com/certwright/certwright/pkg/publish"
+)
+
+// fast is a listener of ours before a net/http server that serves the same handler as env.server.
+type fast struct {
+	*publish.Listener
+	addr string
+}
+
+func (e *env) fast(edit ...func(*publish.ListenerConfig)) *fast {
+	e.t.Helper()
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	cfg := publish.ListenerConfig{Listener: inner, Handler: e.handler}
+	for _, f := range edit {
+		f(&cfg)
+	}
+	l, err := publish.NewListener(cfg)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	server := &http.Server{Handler: e.handler, ReadHeaderTimeout: 5 * time.Second}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			e.t.Error(err)
+		}
+	})
+	e.t.Cleanup(func() {
+		_ = server.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		l.Drain(ctx)
+		serving.Wait()
+		if n := l.Metrics().Open; n != 0 {
+			e.t.Errorf("%d connections are left", n)
+		}
+	})
+	return &fast{l, inner.Addr().String()}
+}
+
+func (e *env) dial(addr string) net.Conn {
+	e.t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.t.Cleanup(func() { _ = c.Close() })
+	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		e.t.Fatal(err)
+	}
+	return c
+}
+
+// response is one HTTP response, without what differs from one second to the next.
+type response struct {
+	Status string
+	Proto  string
+	Header http.Header
+	Body   string
+}
+
+// exchange sends pieces on one connection, ends its own side, and returns all responses.
+func (e *env) exchange(addr string, pieces ...string) []response {
+	e.t.Helper()
+	c := e.dial(addr).(*net.TCPConn)
+	for _, p := range pieces {
+		if _, err := io.WriteString(c, p); err != nil {
+			break // the server has heard enough
+		}
+	}
+	_ = c.CloseWrite()
+	in := bufio.NewReader(c)
+	var all []response
+	for {
+		r, err := http.ReadResponse(in, nil)
+		if err != nil {
+			return all
+		}
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return all
+		}
+		if r.Header.Get("Date") != "" {
+			r.Header.Set("Date", "now")
+		}
+		if r.Close {
+			r.Header.Set("Connection", "close")
+		}
+		all = append(all, response{r.Status, r.Proto, r.Header, string(body)})
+	}
+}
+
+// oddRequests are requests that are right, odd and wrong.
+func (e *env) oddRequests() map[string]string {
+	der := e.request(e.good, crypto.SHA1)
+	b64 := base64.StdEncoding.EncodeToString(der)
+	path := "/ocsp/" + url.QueryEscape(b64)
+	never := url.QueryEscape(base64.StdEncoding.EncodeToString(e.request(&certtest.Issued{CA: e.Issuing, Certificate: e.Root.Certificate}, crypto.SHA1)))
+	get := func(target string, fields ...string) string {
+		return "GET " + target + " HTTP/1.1\r\nHost: ocsp.test\r\n" + strings.Join(append(fields, ""), "\r\n") + "\r\n"
+	}
+	post := func(body string, fields ...string) string {
+		return "POST /ocsp HTTP/1.1\r\nHost: ocsp.test\r\n" + strings.Join(append(fields, ""), "\r\n") + "\r\n" + body
+	}
+	length := fmt.Sprintf("Content-Length: %d", len(der))
+	body := string(der)
+	all := map[string]string{
+		"get": get(path), "raw base64": get("/ocsp/" + b64), "slash too many": get("/ocsp//" + b64),
+		"key id": get("/ocsp/" + e.Issuing.KeyID + "/" + b64), "only a key id": get("/ocsp/" + e.Issuing.KeyID), "no request": get("/ocsp/"), "no slash": get("/ocsp"),
+		"never issued": get("/ocsp/" + never), "garbage": get("/ocsp/Mgarbage"), "no base64": get("/ocsp/M!!!"), "bad escape": get("/ocsp/M%4"), "bad escape 2": get("/ocsp/M%zz"),
+		"escaped twice": get("/ocsp/" + url.QueryEscape(url.QueryEscape(b64))), "escaped M": get("/ocsp/%4D" + b64[1:]), "dots": get("/ocsp/../roots.pem"), "dot": get("/ocsp/./" + b64),
+		"query": get(path + "?a=b"), "fragment": get(path + "#a"), "absolute form": get("http://ocsp.test" + path), "space": get(path + " x"), "two spaces": "GET  " + path + " HTTP/1.1\r\nHost: x\r\n\r\n",
+		"other path": get("/ocspx"), "roots": get("/roots.pem"), "head": strings.Replace(get(path), "GET", "HEAD", 1), "delete": strings.Replace(get(path), "GET", "DELETE", 1),
+		"lower-case method": strings.Replace(get(path), "GET", "get", 1), "options": "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+		"close": get(path, "Connection: close"), "keep-alive": get(path, "Connection: Keep-Alive"), "close in a list": get(path, "Connection: foo, close"), "upgrade": get(path, "Connection: upgrade", "Upgrade: h2c"),
+		"none match": get(path, `If-None-Match: "x"`), "match all": get(path, "If-None-Match: *"), "modified since": get(path, "If-Modified-Since: Mon, 02 Jan 2045 15:04:05 GMT"), "range": get(path, "Range: bytes=0-3"),
+		"get with a body": get(path, "Content-Length: 3") + "abc", "get with an empty body": get(path, "Content-Length: 0"), "chunked get": get(path, "Transfer-Encoding: chunked") + "0\r\n\r\n",
+		"two hosts": get(path, "Host: b"), "no host": "GET " + path + " HTTP/1.1\r\n\r\n", "empty host": "GET " + path + " HTTP/1.1\r\nHost:\r\n\r\n", "odd host": "GET " + path + " HTTP/1.1\r\nHost: a/b\r\n\r\n", "worse host": "GET " + path + " HTTP/1.1\r\nHost: a b\r\n\r\n",
+		"1.0": "GET " + path + " HTTP/1.0\r\n\r\n", "1.0 with host": "GET " + path + " HTTP/1.0\r\nHost: x\r\n\r\n", "1.0 keep-alive": "GET " + path + " HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "1.0 close": "GET " + path + " HTTP/1.0\r\nConnection: close\r\n\r\n",
+		"1.0 post": "POST /ocsp HTTP/1.0\r\nContent-Type: application/ocsp-request\r\n" + length + "\r\n\r\n" + body,
+		"1.2":      "GET " + path + " HTTP/1.2\r\nHost: x\r\n\r\n", "2.0": "GET " + path + " HTTP/2.0\r\nHost: x\r\n\r\n", "0.9": "GET " + path + "\r\n\r\n", "lower-case version": "GET " + path + " http/1.1\r\nHost: x\r\n\r\n",
+		"bare LF": strings.ReplaceAll(get(path), "\r\n", "\n"), "LF in the end": "GET " + path + " HTTP/1.1\r\nHost: x\n\r\n", "bare CR": get(path, "A: b\rc"), "folded": get(path, "A: b", " c"), "no colon": get(path, "abc"), "space before colon": get(path, "Accept : x"),
+		"empty name": get(path, ": x"), "empty value": get(path, "A:"), "tab": get(path, "A:\tb\t"), "control": get(path, "A: \x01"), "NUL": get(path, "A: \x00"), "high octet": get(path, "A: \xff"), "name with a space": get(path, "A b: c"), "high octet in the path": get("/ocsp/\xff"),
+		"CRLF first": "\r\n" + get(path), "huge head": get(path, "A: "+strings.Repeat("a", 5000)), "huger head": get(path, "A: "+strings.Repeat("a", 2<<20)), "many fields": get(path, strings.Split(strings.Repeat("A: b\n", 300)+"B: c", "\n")...), "long path": get("/ocsp/M" + strings.Repeat("A", 6000)), "long path that fits": get("/ocsp/M" + strings.Repeat("A", 3000)),
+		"post": post(body, length), "post typed": post(body, "Content-Type: application/ocsp-request", length), "post expects": post(body, length, "Expect: 100-continue"), "post expects more": post(body, length, "Expect: 200-ok"),
+		"post without length": post(body), "post to a key id": strings.Replace(post(body, length), "/ocsp", "/ocsp/"+e.Issuing.KeyID, 1), "post to a path": strings.Replace(post(body, length), "/ocsp", "/ocsp/", 1), "post elsewhere": strings.Replace(post(body, length), "/ocsp", "/ocsps", 1),
+		"post of nothing": post("", "Content-Length: 0"), "post of garbage": post("garbage", "Content-Length: 7"), "post too short": post(body[:10], length), "post too long": post(strings.Repeat("a", 5000), "Content-Length: 5000"), "length 4096": post(strings.Repeat("a", 4096), "Content-Length: 4096"), "length 4097": post(strings.Repeat("a", 4097), "Content-Length: 4097"),
+		"length twice": post(body, length, length), "two lengths": post(body, length, "Content-Length: 1"), "list of lengths": post(body, length+", "+length[16:]), "length +1": post(body, "Content-Length: +1"), "length -1": post(body, "Content-Length: -1"), "length 0x1": post(body, "Content-Length: 0x1"), "no length": post(body, "Content-Length:"), "huge length": post(body, "Content-Length: 99999999999999999999"), "zeros": post(body, "Content-Length: 00000"+length[16:]),
+		"chunked": post(fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(der), body), "Transfer-Encoding: chunked"), "chunked and length": post(fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(der), body), "Transfer-Encoding: chunked", length), "gzip": post(body, "Transfer-Encoding: gzip", length), "trailer": post(body, length, "Trailer: A"),
+		"several": get(path) + post(body, length) + get("/ocsp/"+never) + get("/roots.pem") + get(path, "Connection: close") + get(path),
+		"nothing": "", "a letter": "G", "half a head": "GET " + path + " HTTP/1.1\r\nHo", "TLS": "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "HTTP/2": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+	}
+	return all
+}
+
+// TestSameAsNetHTTP: a client cannot tell the listener from net/http, whatever it sends and however it is cut.
+func TestSameAsNetHTTP(t *testing.T) {
+	e := setup(t)
+	f := e.fast()
+	plain := e.server.Listener.Addr().String()
+	e.exchange(plain, e.oddRequests()["get"]) // kept from here on
+	for name, text := range e.oddRequests() {
+		want := e.exchange(plain, text)
+		cuts := map[string][]string{"whole": {text}}
+		if n := len(text); n > 40 && n < 10000 {
+			cuts["in two"] = []string{text[:n/2], text[n/2:]}
+			cuts["at the end"] = []string{text[:n-1], text[n-1:]}
+		}
+		for cut, pieces := range cuts {
+			if got := e.exchange(f.addr, pieces...); !reflect.DeepEqual(got, want) {
+				t.Errorf("%s, %s:\ngot  %.1500q\nwant %.1500q", name, cut, fmt.Sprint(got), fmt.Sprint(want))
+			}
+		}
+	}
+	// What OCSP clients send must not come out right only because it was handed on.
+	before := f.Metrics()
+	for _, name := range []string{"get", "raw base64", "key id", "never issued", "close", "1.0", "1.0 post", "post", "post typed", "length 4096"} {
+		e.exchange(f.addr, e.oddRequests()[name])
+	}
+	if m := f.Metrics(); m.Served-before.Served != 10 || m.Handed != before.Handed {
+		t.Errorf("of ten plain requests %d were served and %d handed on", m.Served-before.Served, m.Handed-before.Handed)
+	}
+}
+
+func TestListenerAnswers(t *testing.T) {
+	e := setup(t)
+	f := e.fast()
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	for range 3 { // on one connection, kept from the second on
+		for c, want := range map[*certtest.Issued]int{e.good: xocsp.Good, e.bad: xocsp.Revoked} {
+			resp, err := client.Get("http://" + f.addr + "/ocsp/" + url.PathEscape(base64.StdEncoding.EncodeToString(e.request(c, crypto.SHA256))))
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r, err := xocsp.ParseResponse(b, e.Issuing.Certificate); err != nil || r.Status != want {
+				t.Errorf("%v, %v, want %d", r, err, want)
+			}
+		}
+	}
+	if m := f.Metrics(); m.Served != 6 || m.Accepted != 1 || m.Handed != 0 {
+		t.Errorf("%+v", m)
+	}
+}
+
+// TestSilentConnections: connections that say nothing, or too little, make room for those that ask.
+func TestSilentConnections(t *testing.T) {
+	e := setup(t)
+	const limit = 16
+	f := e.fast(func(c *publish.ListenerConfig) { c.MaxConnsPerSource = limit; c.HeadTimeout = time.Minute })
+	request := e.oddRequests()["close"]
+	for i := range 5 * limit {
+		c := e.dial(f.addr)
+		if i%2 == 0 {
+			if _, err := io.WriteString(c, request[:i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for range 10 {
+		if got := e.exchange(f.addr, request); len(got) != 1 || got[0].Status != "200 OK" {
+			t.Fatalf("got %v among silent connections", got)
+		}
+	}
+	if m := f.Metrics(); m.Open > limit || m.Evicted < 4*limit {
+		t.Errorf("%+v, with a limit of %d", m, limit)
+	}
+}
+
+// TestSlowRequests: a request has its time as a whole, however it trickles in.
+func TestSlowRequests(t *testing.T) {
+	e := setup(t)
+	f := e.fast(func(c *publish.ListenerConfig) { c.HeadTimeout = 200 * time.Millisecond })
+	all := e.oddRequests()
+	for _, text := range []string{all["get"], all["post"], "GET /oc"} {
+		c := e.dial(f.addr)
+		stop := make(chan struct{})
+		go func() {
+			for i := range len(text) - 1 {
+				select {
+				case <-stop:
+					return
+				case <-time.After(20 * time.Millisecond):
+				}
+				if _, err := io.WriteString(c, text[i:i+1]); err != nil {
+					return
+				}
+			}
+		}()
+		if b, err := io.ReadAll(c); len(b) != 0 || errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %q, %v", b, err)
+		}
+		close(stop)
+	}
+	// A connection that is silent after its first request has IdleTimeout, not forever.
+	idle := e.fast(func(c *publish.ListenerConfig) { c.IdleTimeout = 200 * time.Millisecond })
+	c := e.dial(idle.addr)
+	if _, err := io.WriteString(c, all["get"]); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(c); !bytes.HasPrefix(b, []byte("HTTP/1.1 200")) || err != nil {
+		t.Errorf("got %.30q, %v", b, err)
+	}
+}
+
+// TestDrain: who is waiting for a request is let go, nobody's goroutine stays.
+func TestDrain(t *testing.T) {
+	e := setup(t)
+	leaks := goleak.IgnoreCurrent()
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := publish.NewListener(publish.ListenerConfig{Listener: inner, Handler: e.handler})
+	if err != nil {
+		t.Fatal(err)
+	}
+	handed := make(chan error)
+	go func() {
+		_, err := l.Accept()
+		handed <- err
+	}()
+	all := e.oddRequests()
+	var conns []net.Conn
+	for i := range 40 {
+		c := e.dial(inner.Addr().String())
+		if _, err := io.WriteString(c, all["get"]); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
+			t.Fatal(err)
+		}
+		if i%2 == 0 {
+			if _, err := io.WriteString(c, "POST /ocsp HTTP/1.1\r\n"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		conns = append(conns, c)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-handed; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept after Close: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	l.Drain(ctx)
+	if ctx.Err() != nil {
+		t.Error("connections had to be cut off")
+	}
+	for _, c := range conns {
+		c.Close()
+	}
+	goleak.VerifyNone(t, leaks)
+}
+
+// FuzzParseHead: what the listener takes for a request, net/http reads in the same way.
+func FuzzParseHead(f *testing.F) {
+	for _, seed := range []string{
+		"GET /ocsp/MFQ= HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "POST /ocsp HTTP/1.1\r\nHost: a:80\r\nContent-Length: 3\r\n\r\nabc",
+		"POST /ocsp/0123456789abcdef HTTP/1.0\r\ncontent-LENGTH: 0\r\n\r\n", "GET /ocsp/%4dFQ%3D HTTP/1.0\r\n\r\n", "GET /ocsp/M HTTP/1.1\r\nHost: [::1]\r\nA:b\r\nA: \t\r\n\r\n",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h := publish.ParseHead(b)
+		if h == nil {
+			return
+		}
+		r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b)))
+		if err != nil {
+			t.Fatalf("%q: net/http says %v", b, err)
+		}
+		length := r.ContentLength
+		if r.Method != h.Method || r.RequestURI != h.Target || r.Proto != h.Proto || r.Close != h.Close || length != int64(h.Length) || r.URL.EscapedPath() != h.Target || r.URL.RawQuery != "" || len(r.TransferEncoding) > 0 {
+			t.Fatalf("%q: got %+v, net/http %s %s %s close %v length %d", b, h, r.Method, r.RequestURI, r.Proto, r.Close, length)
+		}
+	})
+}
