@@ -75,35 +75,44 @@ var (
 // extension that is critical and unknown, a nonce of other than 1 to 128 octets (RFC 9654, Section 2.1). More than
 // MaxCertIDs is ErrTooManyCertIDs.
 func ParseRequest(der []byte) (*Request, error) {
+	r := &Request{}
+	if err := r.parse(der); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// parse is ParseRequest into a Request whose memory is used again.
+func (r *Request) parse(der []byte) error {
 	if len(der) > MaxRequestBytes {
-		return nil, malformed("longer than 4096 octets")
+		return malformed("longer than 4096 octets")
 	}
 	var outer, tbs, list cryptobyte.String
 	in := cryptobyte.String(der)
 	if !in.ReadASN1(&outer, asn1.SEQUENCE) || !in.Empty() {
-		return nil, malformed("not one SEQUENCE")
+		return malformed("not one SEQUENCE")
 	}
 	if !outer.ReadASN1(&tbs, asn1.SEQUENCE) {
-		return nil, malformed("no tbsRequest")
+		return malformed("no tbsRequest")
 	}
 	if !outer.Empty() && (!outer.SkipASN1(tagSignature) || !outer.Empty()) {
-		return nil, malformed("not an optionalSignature after tbsRequest")
+		return malformed("not an optionalSignature after tbsRequest")
 	}
 	if err := readVersion(&tbs); err != nil {
-		return nil, err
+		return err
 	}
 	if !tbs.SkipOptionalASN1(tagRequestorName) {
-		return nil, malformed("requestorName")
+		return malformed("requestorName")
 	}
 	if !tbs.ReadASN1(&list, asn1.SEQUENCE) || list.Empty() {
-		return nil, malformed("no requestList")
+		return malformed("no requestList")
 	}
-	r := &Request{CertIDs: make([]CertID, 0, 1)}
+	r.CertIDs, r.Nonce = r.CertIDs[:0], nil
 	tooMany := false
 	for !list.Empty() {
 		id, err := readSingle(&list)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if len(r.CertIDs) == MaxCertIDs {
 			tooMany = true // and the rest must be well formed all the same
@@ -114,16 +123,16 @@ func ParseRequest(der []byte) (*Request, error) {
 	if !tbs.Empty() {
 		var err error
 		if r.Nonce, err = readExtensions(&tbs, tagExtensions, true); err != nil {
-			return nil, err
+			return err
 		}
 		if !tbs.Empty() {
-			return nil, malformed("data after requestExtensions")
+			return malformed("data after requestExtensions")
 		}
 	}
 	if tooMany {
-		return nil, ErrTooManyCertIDs
+		return ErrTooManyCertIDs
 	}
-	return r, nil
+	return nil
 }
 
 // readVersion reads version [0] EXPLICIT INTEGER DEFAULT v1. DER leaves the default out; some clients write it.

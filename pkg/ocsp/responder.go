@@ -327,11 +327,15 @@ func fields(a *Answer) []byte {
 	return append(b, "\r\n"...)
 }
 
+// requests is where Kept has its Requests from.
+var requests = sync.Pool{New: func() any { return new(Request) }}
+
 // Kept returns the answer to a request when it is kept and may be given again. It never waits, asks nobody and signs
 // nothing; false says that Respond must be called.
 func (r *Responder) Kept(request []byte) (Answer, bool) {
-	req, err := ParseRequest(request)
-	if err != nil || len(req.CertIDs) != 1 || req.Nonce != nil {
+	req := requests.Get().(*Request)
+	defer requests.Put(req)
+	if err := req.parse(request); err != nil || len(req.CertIDs) != 1 || req.Nonce != nil {
 		return Answer{}, false
 	}
 	key := r.issuerOf(req)

@@ -1,5 +1,10 @@
 package publish
 
+import (
+	"net"
+	"testing"
+)
+
 // Head is what parseHead makes of octets that are an OCSP request in plain form.
 type Head struct {
 	Method, Target, Proto string
@@ -22,3 +27,25 @@ func ParseHead(b []byte) *Head {
 	}
 	return out
 }
+
+// Answer returns what answers a request whose octets are there, up to writing.
+func Answer(t testing.TB, h *Handler, request []byte) func() {
+	l, err := NewListener(ListenerConfig{Listener: noListener{}, Handler: h})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &conn{Conn: noConn{}, l: l, source: &source{signing: make(chan struct{}, 1)}}
+	return func() {
+		c.buf = append(c.buf[:0], request...)
+		h, v := c.readHead(false)
+		if v != ours || c.answer(h) != ours {
+			t.Fatal("not answered")
+		}
+	}
+}
+
+type noListener struct{ net.Listener }
+
+type noConn struct{ net.Conn }
+
+func (noConn) Write(b []byte) (int, error) { return len(b), nil }

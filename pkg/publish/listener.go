@@ -505,11 +505,11 @@ func (c *conn) answer(h head) verdict {
 	if h.post {
 		a = c.respond(c.buf[h.size : h.size+h.length])
 	} else {
-		text := requestText(string(h.target))
-		if text == "" {
+		request, found, ok := requestIn(c.out[:0], h.target)
+		if !found {
 			return theirs // the page for people
 		}
-		if request, ok := decodeRequest(text); ok {
+		if c.out = request; ok { // the buffer is free until the answer is written
 			a = c.respond(request)
 		}
 	}

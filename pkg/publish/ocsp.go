@@ -1,11 +1,11 @@
 package publish
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -20,12 +20,11 @@ func (h *Handler) ocspHelp(w http.ResponseWriter, _ *http.Request) {
 
 // ocspGet answers a request in the path (RFC 6960, Appendix A.1).
 func (h *Handler) ocspGet(w http.ResponseWriter, r *http.Request) {
-	text := requestText(r.URL.EscapedPath())
-	if text == "" {
+	request, found, ok := requestIn(nil, []byte(r.URL.EscapedPath()))
+	if !found {
 		h.ocspHelp(w, r)
 		return
 	}
-	request, ok := decodeRequest(text)
 	if !ok {
 		writeAnswer(w, r, ocsp.Malformed())
 		return
@@ -53,51 +52,93 @@ func (h *Handler) ocspPost(w http.ResponseWriter, r *http.Request) {
 	writeAnswer(w, r, h.cfg.OCSP.Respond(r.Context(), request))
 }
 
-// requestText cuts the base64 out of an escaped path: what stands behind /ocsp/ and, if there is one, a key id. It is
-// empty when there is only a key id, or nothing.
+// requestIn appends to dst the OCSPRequest that stands in an escaped path, behind /ocsp/ and, if there is one, a key id.
+// found is false when there is only a key id, or nothing; ok is false when what is there is no base64.
 //
-// The two cannot be mistaken for each other: a request is a SEQUENCE, 0x30, so its base64 begins with M, which is no
-// hexadecimal digit.
-func requestText(escaped string) string {
-	_, text, _ := strings.Cut(escaped, "/ocsp/")
+// A key id and a request cannot be mistaken for each other: a request is a SEQUENCE, 0x30, so its base64 begins with M,
+// which is no hexadecimal digit. Base64 may be in either alphabet (RFC 4648, Sections 4 and 5), with or without padding.
+func requestIn(dst, escaped []byte) (request []byte, found, ok bool) {
+	_, text, _ := bytes.Cut(escaped, ocspRoot)
 	// Unescaped twice, because some proxies and clients escape what is escaped already; base64 has no percent sign.
 	for range 2 {
-		if plain, err := url.PathUnescape(text); err == nil {
+		if bytes.IndexByte(text, '%') < 0 {
+			break
+		}
+		if plain, ok := unescape(text); ok {
 			text = plain
 		}
 	}
-	text = strings.TrimLeft(text, "/") // of clients that add a slash to an address that ends in one
-	if first, rest, _ := strings.Cut(text, "/"); isKeyID(first) {
-		text = strings.TrimLeft(rest, "/")
+	text = bytes.TrimLeft(text, "/") // of clients that add a slash to an address that ends in one
+	if first, rest, _ := bytes.Cut(text, slash); isKeyID(first) {
+		text = bytes.TrimLeft(rest, "/")
 	}
-	return text
+	if len(text) == 0 {
+		return dst, false, false
+	}
+	text = bytes.TrimRight(text, "=")
+	if base64.RawStdEncoding.DecodedLen(len(text)) > ocsp.MaxRequestBytes+2 {
+		return dst, true, false
+	}
+	for i, c := range text {
+		if to := toStandard[c]; to != 0 {
+			text = bytes.Clone(text)
+			for ; i < len(text); i++ {
+				if to := toStandard[text[i]]; to != 0 {
+					text[i] = to
+				}
+			}
+			break
+		}
+	}
+	request, err := base64.RawStdEncoding.AppendDecode(dst, text)
+	return request, true, err == nil
+}
+
+var (
+	ocspRoot = []byte("/ocsp/")
+	slash    = []byte("/")
+)
+
+// toStandard turns the URL's alphabet of base64 into the standard one, and a space, which is what became of an unescaped
+// + somewhere, back into it.
+var toStandard = [256]byte{'-': '+', '_': '/', ' ': '+'}
+
+// unescape is url.PathUnescape for octets.
+func unescape(text []byte) ([]byte, bool) {
+	plain := make([]byte, 0, len(text))
+	for i := 0; i < len(text); i++ {
+		c := text[i]
+		if c == '%' {
+			if i+2 >= len(text) || !isHex(text[i+1]) || !isHex(text[i+2]) {
+				return nil, false
+			}
+			c = unhex(text[i+1])<<4 | unhex(text[i+2])
+			i += 2
+		}
+		plain = append(plain, c)
+	}
+	return plain, true
+}
+
+func unhex(c byte) byte {
+	if c <= '9' {
+		return c - '0'
+	}
+	return c&0x0f + 9
 }
 
 // isKeyID reports whether s has the form of pki.IssuerKey's KeyID. It need not be one of ours: the CertID tells whose
 // certificate is meant.
-func isKeyID(s string) bool {
+func isKeyID(s []byte) bool {
 	if len(s) != 16 {
 		return false
 	}
-	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+	for _, c := range s {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
 			return false
 		}
 	}
 	return true
-}
-
-// toStandard turns the URL's alphabet of base64 (RFC 4648, Section 5) into the standard one, and a space, which is what
-// became of an unescaped + somewhere, back into it.
-var toStandard = strings.NewReplacer("-", "+", "_", "/", " ", "+")
-
-// decodeRequest reads base64 in either alphabet, with or without padding.
-func decodeRequest(text string) ([]byte, bool) {
-	if base64.RawStdEncoding.DecodedLen(len(text)) > ocsp.MaxRequestBytes+2 {
-		return nil, false
-	}
-	b, err := base64.RawStdEncoding.DecodeString(toStandard.Replace(strings.TrimRight(text, "=")))
-	return b, err == nil
 }
 
 // writeAnswer writes an answer with the headers of RFC 9919, Section 7.2. An OCSPResponse is always 200: what failed

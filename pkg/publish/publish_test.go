@@ -36,7 +36,7 @@ import (
 // env is a real listener over a real store, with one good and one revoked certificate.
 type env struct {
 	*certtest.Hierarchy
-	t         *testing.T
+	t         testing.TB
 	store     store.Store
 	issuers   *issuer.Set
 	crls      *crl.Publisher
@@ -54,7 +54,7 @@ func (d delegates) Delegate(_ context.Context, key *issuer.Key) (*ocsp.Delegate,
 	return nil, errors.New("no delegate")
 }
 
-func setup(t *testing.T) *env {
+func setup(t testing.TB) *env {
 	t.Helper()
 	now := time.Now()
 	e := &env{t: t, store: certtest.SQLite(t)}
