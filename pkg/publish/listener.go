@@ -44,6 +44,8 @@ type ListenerConfig struct {
 	HeadTimeout       time.Duration // for a whole request, from its first octet, or the connection's begin; 0 means DefaultHeadTimeout
 	IdleTimeout       time.Duration // at most, between requests; 0 means DefaultIdleTimeout
 
+	// Served is called for each request that is answered here, from many goroutines; nil means nobody counts.
+	Served func(post bool)
 	Logger *slog.Logger // nil discards
 }
 
@@ -100,6 +102,9 @@ func NewListener(cfg ListenerConfig) (*Listener, error) {
 	}
 	if cfg.IdleTimeout <= 0 {
 		cfg.IdleTimeout = DefaultIdleTimeout
+	}
+	if cfg.Served == nil {
+		cfg.Served = func(bool) {}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -516,6 +521,7 @@ func (c *conn) answer(h head) verdict {
 	c.out = c.appendAnswer(c.out[:0], h, a)
 	c.buf = c.buf[:copy(c.buf, c.buf[h.size+h.length:])]
 	c.l.served.Add(1)
+	c.l.cfg.Served(h.post)
 	if _, err := c.Conn.Write(c.out); err != nil {
 		return incomplete
 	}

@@ -84,6 +84,19 @@ func (m *metrics) request(listener string, r *http.Request, status int, took tim
 	m.durations.WithLabelValues(listener, route, method).Observe(took.Seconds())
 }
 
+// served returns what counts a request that the listener answered before net/http saw it.
+func (m *metrics) served(listener string) func(post bool) {
+	get := m.requests.WithLabelValues(listener, "/ocsp/*", http.MethodGet, "200")
+	post := m.requests.WithLabelValues(listener, "/ocsp", http.MethodPost, "200")
+	return func(isPost bool) {
+		if isPost {
+			post.Inc()
+		} else {
+			get.Inc()
+		}
+	}
+}
+
 // routeOf returns the pattern of the route that took a request, "none" if there was none.
 func routeOf(r *http.Request) string {
 	if c := chi.RouteContext(r.Context()); c != nil {
@@ -223,12 +236,34 @@ func (s *Server) facts() []fact {
 		}},
 		{"certwright_http_connections", "Open connections.", []string{"listener"}, func(put func(float64, ...string)) {
 			for _, l := range s.serving {
-				put(float64(l.conns.open.Load()), l.name)
+				open := l.conns.open.Load()
+				if l.plain != nil {
+					open = int64(l.plain.Metrics().Open)
+				}
+				put(float64(open), l.name)
 			}
 		}},
-		{"certwright_http_connections_max", "How many connections may be open; more wait.", []string{"listener"}, func(put func(float64, ...string)) {
+		{"certwright_http_connections_evicted_total", "Silent connections of the plain listener that gave way to new ones.", nil, func(put func(float64, ...string)) {
 			for _, l := range s.serving {
-				put(float64(maxConns[l.name]), l.name)
+				if l.plain != nil {
+					put(float64(l.plain.Metrics().Evicted))
+				}
+			}
+		}},
+		{"certwright_http_connections_slow_total", "Connections of the plain listener that were cut off in the middle of an OCSP request that took too long.", nil, func(put func(float64, ...string)) {
+			for _, l := range s.serving {
+				if l.plain != nil {
+					put(float64(l.plain.Metrics().Slow))
+				}
+			}
+		}},
+		{"certwright_http_connections_max", "How many connections may be open; more wait, or take the place of silent ones.", []string{"listener"}, func(put func(float64, ...string)) {
+			for _, l := range s.serving {
+				if l.plain != nil {
+					put(float64(maxPlainConns()), l.name)
+				} else {
+					put(float64(maxConns[l.name]), l.name)
+				}
 			}
 		}},
 

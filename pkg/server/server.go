@@ -169,7 +169,7 @@ func (s *Server) listen() error {
 			return "", fault.Wrap(fault.Conflict, err, "listening on %s for %s", addr, name).
 				WithHint("is another server running? Choose another address with --%s", name)
 		}
-		if isTLS {
+		if name != "http" {
 			l = netutil.LimitListener(l, maxConns[name])
 		}
 		s.serving = append(s.serving, &listening{name: name, l: l, tls: isTLS})
@@ -433,7 +433,7 @@ func (s *Server) handlers() error {
 		case "http":
 			l.server.Handler = pages(l.name, false)
 			l.server.IdleTimeout = 30 * time.Second
-			if l.plain, err = publish.NewListener(publish.ListenerConfig{Listener: l.l, Handler: pub, MaxConns: maxPlainConns(), Logger: s.log}); err != nil {
+			if l.plain, err = publish.NewListener(publish.ListenerConfig{Listener: l.l, Handler: pub, MaxConns: maxPlainConns(), Served: s.metrics.served(l.name), Logger: s.log}); err != nil {
 				return err
 			}
 			l.l = l.plain
