@@ -26,8 +26,8 @@ const (
 // packages still to come.
 var floors = [][]string{
 	0: {"api", "migrations", "web", "pkg", "pkg/fault", "pkg/internal/pgtest"},
-	1: {"pkg/pki", "pkg/der", "pkg/keys", "pkg/groupcommit", "pkg/clock"},
-	2: {"pkg/profile", "pkg/csr", "pkg/cms", "pkg/audit", "pkg/problem"},
+	1: {"pkg/pki", "pkg/der", "pkg/keys", "pkg/groupcommit", "pkg/clock", "pkg/document"},
+	2: {"pkg/profile", "pkg/settings", "pkg/csr", "pkg/cms", "pkg/audit", "pkg/problem"},
 	3: {"pkg/store"},
 	4: {"pkg/store/postgres", "pkg/store/sqlite", "pkg/store/storetest"},
 	5: {"pkg/issuer", "pkg/auth", "pkg/lease", "pkg/device", "pkg/watch", "pkg/transfer"},

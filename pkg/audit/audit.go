@@ -46,6 +46,7 @@ const (
 	ActionProfile   = "profile.put"
 	ActionPoint     = "enrollment_point.put"
 	ActionRA        = "ra.put"
+	ActionIssuer    = "issuer.put"
 
 	ActionChallenge     = "challenge.create"
 	ActionChallengeEnd  = "challenge.revoke"
@@ -54,6 +55,7 @@ const (
 	ActionApprove       = "enrollment.approve"
 	ActionDeny          = "enrollment.deny"
 	ActionRefuse        = "enrollment.refuse"
+	ActionCRLAddress    = "crl.address"
 )
 
 // Canonical returns the record's canonical bytes. The time is cut to microseconds, which both stores keep.

@@ -54,6 +54,9 @@ func Bootstrap(ctx context.Context, s store.Store, h Hierarchy) error {
 	if err != nil {
 		return fmt.Errorf("making the issuing CA: %w", err)
 	}
+	address := pki.CRLAddressOf(h.PublicURL, root.Key.KeyID, pki.ScopeFull)
+	address.RecordedAt, address.ListedAt, address.Until = h.Now, h.Now, carriedUntil(issuing.Record.NotAfter)
+	root.Addresses = []pki.CRLAddress{address}
 	b.Issuers = []store.NewIssuer{root, issuing} // both with the root, index 0, as their parent
 	for _, c := range profile.Builtins() {
 		if c.Internal {
@@ -148,7 +151,7 @@ func (h *Hierarchy) issuer(name, profileName string, parent *x509.Certificate, p
 		Certificate: pki.IssuerCertificate{Fingerprint: fingerprint, Current: true, DER: raw},
 		Record: pki.Certificate{
 			Serial: serial, Fingerprint: fingerprint, SPKIHash: keys.SPKIHash(spki), Subject: c.SubjectString,
-			Profile: p.Name(), ProfileVersion: p.Version, Requester: pki.System().Name, Protocol: "internal", CRLScope: pki.ScopeFull,
+			Profile: p.Name(), ProfileVersion: p.Version, Requester: pki.System().Name, Protocol: "internal", CRLScope: pki.ScopeCA,
 			NotBefore: c.NotBefore, NotAfter: c.NotAfter, IssuedAt: h.Now, DER: raw,
 		},
 	}, newCA{certificate: cert, signer: signer}, nil

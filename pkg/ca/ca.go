@@ -272,6 +272,9 @@ func (a *Authority) issue(ctx context.Context, key *issuer.Key, p *Profile, r Re
 		own.Warnings = c.Warnings
 		idempotency = &own
 	}
+	if p.IsCA() {
+		record.CRLScope = pki.ScopeCA
+	}
 	for draw := 1; ; draw++ {
 		serial, err := pki.NewSerialNumber(a.cfg.Random, c.NotAfter, now)
 		if err != nil {

@@ -60,7 +60,7 @@ func (p *Publisher) build(ctx context.Context, key *issuer.Key, scheduled bool) 
 		c.NextUpdate = c.ThisUpdate.Add(p.cfg.NextUpdate)
 	}
 
-	change, rows, err := p.cfg.Store.Revocations(ctx, key.ID)
+	change, rows, err := p.cfg.Store.Revocations(ctx, key.ID, pki.ScopeFull)
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ const (
 type Store interface {
 	store.CRLs
 	StatusEvents(ctx context.Context, after int64, limit int) ([]store.StatusEvent, error)
-	Revocations(ctx context.Context, issuerKeyID int64) (int64, iterEntries, error)
+	Revocations(ctx context.Context, issuerKeyID int64, scope string) (int64, iterEntries, error)
 }
 
 // Config is what a Publisher needs. Store, Issuers, Clock, Leases and Holder are required.

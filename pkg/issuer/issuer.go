@@ -1,5 +1,5 @@
-// Package issuer holds the issuers that this replica has loaded: their records, keys ready to sign, certificates and
-// chains, kept current with the store. It signs nothing itself.
+// Package issuer holds the issuers that this replica has loaded: their records, settings, keys ready to sign, certificates
+// and chains, kept current with the store. It signs nothing itself.
 package issuer
 
 import (
@@ -21,6 +21,7 @@ import (
 
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/pki"
+	"github.com/certwright/certwright/pkg/settings"
 	"github.com/certwright/certwright/pkg/store"
 )
 
@@ -59,6 +60,13 @@ type Issuer struct {
 	pki.Issuer
 	Current *Key   // signs new certificates
 	Keys    []*Key // newest first, Current among them
+
+	// Settings are what an administrator has settled; the zero value when nobody has.
+	Settings settings.Config
+	// SettingsVersion is the newest version of them in the store; 0 when there is none. SettingsErr is why this program
+	// cannot read it, and Settings are then those that it read last; nil when it can.
+	SettingsVersion pki.SettingsVersion
+	SettingsErr     error
 }
 
 // Key is an issuer's key, ready to sign, with its current certificate.
@@ -71,6 +79,8 @@ type Key struct {
 	Fingerprint pki.Fingerprint   // of Certificate
 	Revocation  *pki.Revocation   // of Certificate, as its parent says; nil while good
 	ChainPEM    string            // Chain, as PEM
+	// Addresses are those of the key's CRLs that certificates carry, the first to be recorded first.
+	Addresses []pki.CRLAddress
 
 	// The hashes that OCSP's CertID names the issuer by (RFC 6960, Section 4.1.1).
 	NameHashSHA1, KeyHashSHA1     [20]byte
@@ -142,6 +152,16 @@ func (s *Set) build(ctx context.Context, all store.IssuerSet) (*Snapshot, error)
 		byID[r.ID], snap.byKeyID[r.KeyID] = k, k
 		snap.keys = append(snap.keys, k)
 	}
+	for _, v := range all.Settings {
+		if i := snap.byID[v.IssuerID]; i != nil {
+			s.settle(i, v, old.byID[v.IssuerID])
+		}
+	}
+	for _, a := range all.Addresses {
+		if k := byID[a.IssuerKeyID]; k != nil {
+			k.Addresses = append(k.Addresses, a)
+		}
+	}
 	for _, r := range all.Certificates {
 		k := byID[r.IssuerKeyID]
 		if k == nil || !r.Current {
@@ -185,6 +205,31 @@ func (s *Set) build(ctx context.Context, all store.IssuerSet) (*Snapshot, error)
 		return strings.Compare(a.Name, b.Name)
 	})
 	return snap, nil
+}
+
+// settle gives an issuer its settings. Those that this program cannot read, because a later release wrote them, leave it
+// with those that were read last: issuing and publishing go on.
+func (s *Set) settle(i *Issuer, v pki.SettingsVersion, old *Issuer) {
+	i.SettingsVersion = v
+	if i.Settings, i.SettingsErr = settings.Parse(v.Config); i.SettingsErr == nil {
+		return
+	}
+	if old != nil {
+		i.Settings = old.Settings
+	}
+	if old == nil || old.SettingsVersion.Version != v.Version {
+		s.cfg.Logger.Error("the settings of an issuer cannot be read: the last ones that could are in force",
+			"issuer", i.Name, "version", v.Version, "err", i.SettingsErr)
+	}
+}
+
+// Address returns the address of the key's CRLs of a set with this URL; false when it has not been recorded.
+func (k *Key) Address(set, url string) (pki.CRLAddress, bool) {
+	i := slices.IndexFunc(k.Addresses, func(a pki.CRLAddress) bool { return a.Set == set && a.URL == url })
+	if i < 0 {
+		return pki.CRLAddress{}, false
+	}
+	return k.Addresses[i], true
 }
 
 // integerBytes returns the content octets of the certificate's serial number. big.Int drops the leading zero that keeps

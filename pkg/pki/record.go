@@ -70,25 +70,22 @@ type Certificate struct {
 	Source         string      // the requester's network address, without port; empty if internal
 	TransactionID  string      // SCEP's; empty otherwise
 	Replaces       Fingerprint // the certificate that this one renews; zero if none
-	CRLScope       string      // the CRL that speaks of it: ScopeFull, or one of a sharded set
-	CRLShard       int
-	NotBefore      time.Time // whole seconds, UTC
-	NotAfter       time.Time // inclusive (RFC 5280, Section 4.1.2.5)
-	IssuedAt       time.Time // microseconds, UTC
-	DER            []byte    // nil for imports that lack it
+	CRLScope       string      // the narrowest CRL that speaks of it: ScopeFull, ScopeCA, or that of a shard
+	CRLShard       int         // the shard's number, as in CRLScope; 0 if it is none
+	NotBefore      time.Time   // whole seconds, UTC
+	NotAfter       time.Time   // inclusive (RFC 5280, Section 4.1.2.5)
+	IssuedAt       time.Time   // microseconds, UTC
+	DER            []byte      // nil for imports that lack it
 
 	Revocation *Revocation // nil while good
 }
 
-// ScopeFull is the scope of the complete CRL that speaks of every certificate of an issuer key.
-const ScopeFull = "full"
-
 // CRL is a published certificate revocation list (RFC 5280, Section 5).
 type CRL struct {
 	IssuerKeyID int64
-	Scope       string
-	Shard       int
-	Number      int64 // cRLNumber: max(stored + 1, Unix seconds)
+	Scope       string // ScopeFull, ScopeCA, or that of a shard
+	Shard       int    // the shard's number, as in Scope; 0 if it is none
+	Number      int64  // cRLNumber: max(stored + 1, Unix seconds)
 	ThisUpdate  time.Time
 	NextUpdate  time.Time
 	Scheduled   bool  // made by the timer: entries of ended certificates may leave after it

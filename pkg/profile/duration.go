@@ -1,73 +1,14 @@
 package profile
 
-import (
-	"errors"
-	"fmt"
-	"math"
-	"strconv"
-	"strings"
-	"time"
-)
+import "github.com/certwright/certwright/pkg/document"
 
-// Duration is a time.Duration whose text knows days and years: "90d", "1y", "1y30d", "36h", "5m". A day has 24 hours
-// and a year 365 days. The zero value is "0s".
-type Duration time.Duration
+// Duration is a duration in text form, as in "90d" or "1y".
+type Duration = document.Duration
 
 const (
-	day  = Duration(24 * time.Hour)
-	year = 365 * day
+	day  = document.Day
+	year = document.Year
 )
 
-var errDuration = errors.New(`not a duration such as "90d", "1y", "36h" or "5m"`)
-
-// ParseDuration reads the text form. Years and days, in this order, may stand before what time.ParseDuration reads.
-func ParseDuration(text string) (Duration, error) {
-	rest, total := text, Duration(0)
-	for _, unit := range []struct {
-		letter string
-		length Duration
-	}{{"y", year}, {"d", day}} {
-		number, after, found := strings.Cut(rest, unit.letter)
-		if !found {
-			continue
-		}
-		n, err := strconv.ParseUint(number, 10, 32)
-		if err != nil || Duration(n) > (math.MaxInt64-total)/unit.length {
-			return 0, fmt.Errorf("%q: %w", text, errDuration)
-		}
-		total += Duration(n) * unit.length
-		rest = after
-	}
-	if rest == "" && text != "" {
-		return total, nil
-	}
-	d, err := time.ParseDuration(rest)
-	if err != nil || total != 0 && d < 0 || Duration(d) > math.MaxInt64-total {
-		return 0, fmt.Errorf("%q: %w", text, errDuration)
-	}
-	return total + Duration(d), nil
-}
-
-// String returns the shortest text form: whole years, whole days, or as time.Duration prints.
-func (d Duration) String() string {
-	switch {
-	case d > 0 && d%year == 0:
-		return strconv.FormatInt(int64(d/year), 10) + "y"
-	case d > 0 && d%day == 0:
-		return strconv.FormatInt(int64(d/day), 10) + "d"
-	}
-	return time.Duration(d).String()
-}
-
-// MarshalText returns String.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
-
-// UnmarshalText is ParseDuration.
-func (d *Duration) UnmarshalText(text []byte) error {
-	parsed, err := ParseDuration(string(text))
-	if err != nil {
-		return err
-	}
-	*d = parsed
-	return nil
-}
+// ParseDuration reads the text form; see [document.ParseDuration].
+func ParseDuration(text string) (Duration, error) { return document.ParseDuration(text) }

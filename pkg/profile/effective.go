@@ -1,13 +1,10 @@
 package profile
 
 import (
-	"bytes"
 	"encoding/asn1"
-	"encoding/json"
-	"fmt"
-	"maps"
 	"slices"
 
+	"github.com/certwright/certwright/pkg/document"
 	"github.com/certwright/certwright/pkg/keys"
 )
 
@@ -62,62 +59,8 @@ func (p *Profile) Effective() Config {
 	return c
 }
 
-// Change is a difference between two configurations. Old and New are JSON; nil where the field is not there.
-type Change struct {
-	Field string
-	Old   json.RawMessage
-	New   json.RawMessage
-}
+// Change is a difference between two configurations.
+type Change = document.Change
 
-// Diff returns the fields in which two configurations differ, by their paths ("validity.max"), in alphabetical order.
-// Lists are compared as a whole, since their order can matter.
-func Diff(before, after Config) ([]Change, error) {
-	was, err := fieldsOf(before)
-	if err != nil {
-		return nil, err
-	}
-	is, err := fieldsOf(after)
-	if err != nil {
-		return nil, err
-	}
-	all := maps.Clone(was)
-	maps.Copy(all, is)
-	var changes []Change
-	for _, field := range slices.Sorted(maps.Keys(all)) {
-		if !bytes.Equal(was[field], is[field]) {
-			changes = append(changes, Change{Field: field, Old: was[field], New: is[field]})
-		}
-	}
-	return changes, nil
-}
-
-// fieldsOf flattens a configuration. An empty object stays: sans.dns allows DNS names by being there.
-func fieldsOf(c Config) (map[string]json.RawMessage, error) {
-	text, err := json.Marshal(c)
-	if err != nil {
-		return nil, fmt.Errorf("comparing configurations: %w", err)
-	}
-	out := map[string]json.RawMessage{}
-	var walk func(path string, value json.RawMessage) error
-	walk = func(path string, value json.RawMessage) error {
-		object := map[string]json.RawMessage{}
-		if len(value) == 0 || value[0] != '{' || bytes.Equal(value, []byte("{}")) {
-			out[path] = value
-			return nil
-		}
-		if err := json.Unmarshal(value, &object); err != nil {
-			return fmt.Errorf("comparing configurations: %w", err)
-		}
-		for name, v := range object {
-			field := name
-			if path != "" {
-				field = path + "." + name
-			}
-			if err := walk(field, v); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	return out, walk("", text)
-}
+// Diff returns the fields in which two configurations differ; see [document.Diff].
+func Diff(before, after Config) ([]Change, error) { return document.Diff(before, after) }

@@ -181,6 +181,12 @@ func Tables() []Table {
 			integer("id"), integer("issuer_key_id"), orInteger("parent_key_id"), octets("fingerprint"), boolean("current"), octets("der"),
 		}},
 		{Name: "sealed_key", Key: []string{"issuer_key_id"}, Columns: []Column{integer("issuer_key_id"), octets("sealed")}},
+		{Name: "issuer_settings", Key: []string{"issuer_id", "version"}, Columns: []Column{
+			integer("issuer_id"), integer("version"), octets("config"), moment("created_at"), text("created_by"),
+		}},
+		{Name: "crl_address", Key: []string{"issuer_key_id", "crl_set", "url"}, Columns: []Column{
+			integer("issuer_key_id"), text("crl_set"), text("url"), moment("recorded_at"), moment("until"), orMoment("listed_at"),
+		}},
 		{Name: "kek", Key: []string{"id"}, Columns: []Column{integer("id"), octets("info")}},
 		{Name: "blocked_key", Key: []string{"spki_hash"}, Columns: []Column{
 			octets("spki_hash"), boolean("own"), boolean("compromised"), orMoment("blocked_at"), text("blocked_by"), text("campaign"),
@@ -204,10 +210,11 @@ func Tables() []Table {
 		{Name: "revocation", Key: []string{"issuer_key_id", "serial"}, Columns: []Column{
 			integer("issuer_key_id"), octets("serial"), integer("issuer_id"), integer("status"), integer("reason"), moment("revoked_at"),
 			orMoment("invalidity_date"), moment("not_after"), integer("change"), orMoment("first_crl_at"), orMoment("first_ocsp_at"),
+			text("crl_scope"),
 		}},
 		{Name: "status_event", Key: []string{"change", "ord"}, Columns: []Column{
 			integer("change"), integer("ord"), integer("issuer_key_id"), octets("serial"), integer("status"), integer("reason"),
-			orMoment("revoked_at"), orMoment("invalidity_date"), moment("not_after"),
+			orMoment("revoked_at"), orMoment("invalidity_date"), moment("not_after"), text("crl_scope"),
 		}},
 		{Name: "campaign", Key: []string{"id"}, Columns: []Column{
 			text("id"), integer("state"), text("selection"), text("query"), orOctets("spki_hash"), integer("reason"), orMoment("invalidity_date"),

@@ -28,9 +28,9 @@ func (m *measured) done(verb string, began time.Time, err *error) {
 }
 
 // Revocations implements Store.
-func (m *measured) Revocations(ctx context.Context, issuerKeyID int64) (change int64, entries iter.Seq2[RevokedEntry, error], err error) {
+func (m *measured) Revocations(ctx context.Context, issuerKeyID int64, scope string) (change int64, entries iter.Seq2[RevokedEntry, error], err error) {
 	began := time.Now()
-	change, entries, err = m.Store.Revocations(ctx, issuerKeyID)
+	change, entries, err = m.Store.Revocations(ctx, issuerKeyID, scope)
 	if err != nil {
 		m.done("Revocations", began, &err)
 		return change, entries, err
@@ -295,4 +295,28 @@ func (m *measured) Bootstrap(ctx context.Context, b Bootstrap) (err error) {
 func (m *measured) Check(ctx context.Context) (_ []Finding, err error) {
 	defer m.done("Check", time.Now(), &err)
 	return m.Store.Check(ctx)
+}
+
+// PutIssuerSettings implements Store.
+func (m *measured) PutIssuerSettings(ctx context.Context, v pki.SettingsVersion, addresses []pki.CRLAddress, record audit.Record) (err error) {
+	defer m.done("PutIssuerSettings", time.Now(), &err)
+	return m.Store.PutIssuerSettings(ctx, v, addresses, record)
+}
+
+// IssuerSettingsHistory implements Store.
+func (m *measured) IssuerSettingsHistory(ctx context.Context, issuerID int64) (_ []pki.SettingsVersion, err error) {
+	defer m.done("IssuerSettingsHistory", time.Now(), &err)
+	return m.Store.IssuerSettingsHistory(ctx, issuerID)
+}
+
+// RecordCRLAddress implements Store.
+func (m *measured) RecordCRLAddress(ctx context.Context, a pki.CRLAddress, record audit.Record) (err error) {
+	defer m.done("RecordCRLAddress", time.Now(), &err)
+	return m.Store.RecordCRLAddress(ctx, a, record)
+}
+
+// ListCRLAddress implements Store.
+func (m *measured) ListCRLAddress(ctx context.Context, issuerKeyID int64, set, url string, at time.Time) (err error) {
+	defer m.done("ListCRLAddress", time.Now(), &err)
+	return m.Store.ListCRLAddress(ctx, issuerKeyID, set, url, at)
 }

@@ -58,6 +58,7 @@ type Store interface {
 	Campaigns
 	CRLs
 	Issuers
+	IssuerSettings
 	Profiles
 	Tokens
 	Audit
@@ -139,6 +140,8 @@ type NewIssuer struct {
 	// Record is the certificate as its parent issued it, so that it can be found, revoked and answered for.
 	// IssuerID and IssuerKeyID are set by the store.
 	Record pki.Certificate
+	// Addresses are those of this issuer's CRLs that certificates carry. IssuerKeyID is set by the store.
+	Addresses []pki.CRLAddress
 }
 
 // Certificates records issuance and finds what was issued.
@@ -219,10 +222,11 @@ type Statuses interface {
 	// StatusEvents returns what changed after the given change number, oldest first, at most limit events, never
 	// splitting one change over two calls: a change that alone holds more than limit events comes whole.
 	StatusEvents(ctx context.Context, after int64, limit int) ([]StatusEvent, error)
-	// Revocations streams every certificate of the issuer key that is not good, in the order of serial numbers, as one
-	// consistent state, and the change number of that state. The sequence must be ranged over once, to its end or
-	// not; it holds a connection while it runs.
-	Revocations(ctx context.Context, issuerKeyID int64) (change int64, entries iter.Seq2[RevokedEntry, error], err error)
+	// Revocations streams the certificates of the issuer key and the scope that are not good, in the order of serial
+	// numbers, as one consistent state, and the change number of that state: with pki.ScopeFull those of every scope, with
+	// another one those that were issued with it. The sequence must be ranged over once, to its end or not; it holds a
+	// connection while it runs.
+	Revocations(ctx context.Context, issuerKeyID int64, scope string) (change int64, entries iter.Seq2[RevokedEntry, error], err error)
 }
 
 // StatusChange asks for a change of one certificate's status.
@@ -251,6 +255,7 @@ type StatusEvent struct {
 	Change      int64
 	IssuerKeyID int64
 	Serial      pki.SerialNumber
+	Scope       string          // the narrowest CRL that speaks of it; see pki.Certificate
 	Revocation  *pki.Revocation // nil: released
 	NotAfter    time.Time
 }
@@ -306,6 +311,8 @@ type IssuerSet struct {
 	Issuers      []pki.Issuer
 	Keys         []pki.IssuerKey
 	Certificates []pki.IssuerCertificate
+	Settings     []pki.SettingsVersion // the newest of each issuer that has any
+	Addresses    []pki.CRLAddress      // by issuer key, the first to be recorded first
 }
 
 // Profiles keeps profiles and their history.

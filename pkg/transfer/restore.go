@@ -348,7 +348,7 @@ feed:
 		return out, notes, nil
 	}
 
-	_, entries, err := c.Store.Revocations(ctx, l.key.ID)
+	_, entries, err := c.Store.Revocations(ctx, l.key.ID, pki.ScopeFull)
 	if err != nil {
 		return out, notes, err
 	}

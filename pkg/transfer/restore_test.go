@@ -121,7 +121,7 @@ func (a *authority) change(s store.Store, c pki.Certificate, action pki.Action, 
 func (a *authority) publish(s store.Store, number int64, edit ...func(*x509.RevocationList)) []byte {
 	a.t.Helper()
 	list := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: now, NextUpdate: now.AddDate(0, 0, 7)}
-	change, entries, err := s.Revocations(a.t.Context(), a.issuer.ID)
+	change, entries, err := s.Revocations(a.t.Context(), a.issuer.ID, pki.ScopeFull)
 	if err != nil {
 		a.t.Fatal(err)
 	}

@@ -23,6 +23,8 @@ var rights = []struct{ table, privileges string }{
 	{"issuer", "SELECT, INSERT, UPDATE"},
 	{"issuer_key", "SELECT, INSERT, UPDATE"},
 	{"issuer_certificate", "SELECT, INSERT, UPDATE"},
+	{"issuer_settings", "SELECT, INSERT"},
+	{"crl_address", "SELECT, INSERT, UPDATE"},
 	{"sealed_key", "SELECT, INSERT, UPDATE"},
 	{"kek", "SELECT, INSERT, UPDATE"},
 	{"blocked_key", "SELECT, INSERT, UPDATE, DELETE"},

@@ -75,6 +75,10 @@ func insertIssuers(ctx context.Context, t *tx, issuers []store.NewIssuer) error 
 		b.Queue(`
 			INSERT INTO issuer_certificate (issuer_key_id, parent_key_id, fingerprint, current, der) VALUES ($1, $2, $3, $4, $5)`,
 			keyIDs[i], keyIDs[n.Parent], n.Certificate.Fingerprint[:], n.Certificate.Current, notNull(n.Certificate.DER))
+		for _, a := range n.Addresses {
+			a.IssuerKeyID = keyIDs[i]
+			b.Queue(sqlPutAddress, addressArgs(a)...)
+		}
 		n.Record.IssuerID, n.Record.IssuerKeyID = issuerIDs[n.Parent], keyIDs[n.Parent]
 		records[i], own[i] = &n.Record, n.Record.SPKIHash[:]
 	}
@@ -129,6 +133,7 @@ func (s *Store) AllIssuers(ctx context.Context) (store.IssuerSet, error) {
 		})
 		return err
 	})
+	queueSettings(b, &set)
 	if err := conn.SendBatch(ctx, b).Close(); err != nil {
 		return store.IssuerSet{}, fail(withContext(ctx, err), doing)
 	}

@@ -90,21 +90,21 @@ const sqlReadCertificates = `
 
 // sqlSealStatus also writes the events and the new states, all with the change number of the head.
 const sqlSealStatus = sqlSeal + `, e AS (
-		INSERT INTO status_event (change, ord, issuer_key_id, serial, status, reason, revoked_at, invalidity_date, not_after)
-		SELECT h.change, u.ord, u.issuer_key_id, u.serial, u.status, u.reason, u.revoked_at, u.invalidity_date, u.not_after
-		FROM h, unnest($13::bigint[], $14::bytea[], $15::smallint[], $16::smallint[], $17::timestamptz[], $18::timestamptz[], $19::timestamptz[])
-			WITH ORDINALITY AS u (issuer_key_id, serial, status, reason, revoked_at, invalidity_date, not_after, ord)
+		INSERT INTO status_event (change, ord, issuer_key_id, serial, status, reason, revoked_at, invalidity_date, not_after, crl_scope)
+		SELECT h.change, u.ord, u.issuer_key_id, u.serial, u.status, u.reason, u.revoked_at, u.invalidity_date, u.not_after, u.crl_scope
+		FROM h, unnest($13::bigint[], $14::bytea[], $15::smallint[], $16::smallint[], $17::timestamptz[], $18::timestamptz[], $19::timestamptz[], $20::text[])
+			WITH ORDINALITY AS u (issuer_key_id, serial, status, reason, revoked_at, invalidity_date, not_after, crl_scope, ord)
 	), w AS (
-		INSERT INTO revocation (issuer_key_id, serial, issuer_id, bucket, status, reason, revoked_at, invalidity_date, not_after, change)
-		SELECT u.issuer_key_id, u.serial, u.issuer_id, u.bucket, u.status, u.reason, u.revoked_at, u.invalidity_date, u.not_after, h.change
-		FROM h, unnest($20::bigint[], $21::bytea[], $22::bigint[], $23::integer[], $24::smallint[], $25::smallint[], $26::timestamptz[], $27::timestamptz[], $28::timestamptz[])
-			AS u (issuer_key_id, serial, issuer_id, bucket, status, reason, revoked_at, invalidity_date, not_after)
+		INSERT INTO revocation (issuer_key_id, serial, issuer_id, bucket, status, reason, revoked_at, invalidity_date, not_after, change, crl_scope)
+		SELECT u.issuer_key_id, u.serial, u.issuer_id, u.bucket, u.status, u.reason, u.revoked_at, u.invalidity_date, u.not_after, h.change, u.crl_scope
+		FROM h, unnest($21::bigint[], $22::bytea[], $23::bigint[], $24::integer[], $25::smallint[], $26::smallint[], $27::timestamptz[], $28::timestamptz[], $29::timestamptz[], $30::text[])
+			AS u (issuer_key_id, serial, issuer_id, bucket, status, reason, revoked_at, invalidity_date, not_after, crl_scope)
 		ON CONFLICT (issuer_key_id, serial) DO UPDATE SET
 			status = excluded.status, reason = excluded.reason, revoked_at = excluded.revoked_at,
 			invalidity_date = excluded.invalidity_date, change = excluded.change
 	), d AS (
 		DELETE FROM revocation r
-		USING h, unnest($29::bigint[], $30::bytea[]) AS u (issuer_key_id, serial)
+		USING h, unnest($31::bigint[], $32::bytea[]) AS u (issuer_key_id, serial)
 		WHERE r.issuer_key_id = u.issuer_key_id AND r.serial = u.serial
 	)
 	SELECT change FROM h`
@@ -117,6 +117,7 @@ type stateRows struct {
 	status, reasons  []int16
 	revoked, invalid []*time.Time
 	notAfter         []time.Time
+	scopes           []string
 }
 
 func (r *stateRows) add(c *pki.Certificate, v *pki.Revocation) {
@@ -130,7 +131,7 @@ func (r *stateRows) add(c *pki.Certificate, v *pki.Revocation) {
 	r.serials, r.buckets = append(r.serials, c.Serial.Bytes()), append(r.buckets, int32(c.Serial.Bucket()))
 	r.status, r.reasons = append(r.status, status), append(r.reasons, reason)
 	r.revoked, r.invalid = append(r.revoked, revoked), append(r.invalid, invalid)
-	r.notAfter = append(r.notAfter, c.NotAfter)
+	r.notAfter, r.scopes = append(r.notAfter, c.NotAfter), append(r.scopes, c.CRLScope)
 }
 
 // statusEvents are what a batch of changes leaves behind.
@@ -143,8 +144,8 @@ type statusEvents struct {
 func (e *statusEvents) args() []any {
 	v, w, d := &e.events, &e.states, &e.released
 	return []any{
-		v.keys, v.serials, v.status, v.reasons, v.revoked, v.invalid, v.notAfter,
-		w.keys, w.serials, w.issuers, w.buckets, w.status, w.reasons, w.revoked, w.invalid, w.notAfter,
+		v.keys, v.serials, v.status, v.reasons, v.revoked, v.invalid, v.notAfter, v.scopes,
+		w.keys, w.serials, w.issuers, w.buckets, w.status, w.reasons, w.revoked, w.invalid, w.notAfter, w.scopes,
 		d.keys, d.serials,
 	}
 }
@@ -299,7 +300,7 @@ func (s *Store) Status(ctx context.Context, issuerKeyID int64, n pki.SerialNumbe
 }
 
 const sqlStatusEvents = `
-	SELECT change, issuer_key_id, serial, status, reason, revoked_at, invalidity_date, not_after
+	SELECT change, issuer_key_id, serial, status, reason, revoked_at, invalidity_date, not_after, crl_scope
 	FROM status_event`
 
 // StatusEvents implements store.Statuses.
@@ -317,7 +318,7 @@ func (s *Store) StatusEvents(ctx context.Context, after int64, limit int) ([]sto
 				var serial []byte
 				var status, reason int16
 				var revokedAt, invalidity *time.Time
-				err = row.Scan(&e.Change, &e.IssuerKeyID, &serial, &status, &reason, &revokedAt, &invalidity, &e.NotAfter)
+				err = row.Scan(&e.Change, &e.IssuerKeyID, &serial, &status, &reason, &revokedAt, &invalidity, &e.NotAfter, &e.Scope)
 				e.Serial, e.NotAfter = pki.SerialNumber(serial), e.NotAfter.UTC()
 				e.Revocation = revocationOf(&status, &reason, revokedAt, invalidity)
 				return e, err
@@ -336,9 +337,22 @@ func (s *Store) StatusEvents(ctx context.Context, after int64, limit int) ([]sto
 	return query(sqlStatusEvents+` WHERE change = $1 ORDER BY ord`, last)
 }
 
+const sqlRevocations = `
+	SELECT serial, status, reason, revoked_at, invalidity_date, not_after, change
+	FROM revocation
+	WHERE issuer_key_id = $1
+	ORDER BY serial`
+
+// sqlRevocationsOfScope reads the partial index, hence its second condition on the scope.
+const sqlRevocationsOfScope = `
+	SELECT serial, status, reason, revoked_at, invalidity_date, not_after, change
+	FROM revocation
+	WHERE issuer_key_id = $1 AND crl_scope = $2 AND crl_scope <> 'full'
+	ORDER BY serial`
+
 // Revocations implements store.Statuses. When the context ends before the sequence is ranged over, the connection is given
 // back all the same.
-func (s *Store) Revocations(ctx context.Context, issuerKeyID int64) (int64, iter.Seq2[store.RevokedEntry, error], error) {
+func (s *Store) Revocations(ctx context.Context, issuerKeyID int64, scope string) (int64, iter.Seq2[store.RevokedEntry, error], error) {
 	const doing = "reading revocations"
 	conn, release, err := s.snapshot(ctx)
 	if err != nil {
@@ -364,11 +378,11 @@ func (s *Store) Revocations(ctx context.Context, issuerKeyID int64) (int64, iter
 		}
 		defer release()
 		defer stop()
-		rows, err := conn.Query(ctx, `
-			SELECT serial, status, reason, revoked_at, invalidity_date, not_after, change
-			FROM revocation
-			WHERE issuer_key_id = $1
-			ORDER BY serial`, issuerKeyID)
+		sql, args := sqlRevocations, []any{issuerKeyID}
+		if scope != pki.ScopeFull {
+			sql, args = sqlRevocationsOfScope, append(args, text(scope))
+		}
+		rows, err := conn.Query(ctx, sql, args...)
 		if err != nil {
 			yield(store.RevokedEntry{}, fail(err, doing))
 			return

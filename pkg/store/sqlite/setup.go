@@ -76,6 +76,12 @@ func (t *tx) bootstrap(b store.Bootstrap) error {
 		if err != nil {
 			return conflict(err, "two issuers have one certificate")
 		}
+		for _, a := range n.Addresses {
+			a.IssuerKeyID = keys[i]
+			if _, err := t.putAddress(a); err != nil {
+				return err
+			}
+		}
 		record := n.Record
 		record.IssuerID, record.IssuerKeyID = issuers[n.Parent], keys[n.Parent]
 		row, err := newCertificateRow(&record)
@@ -150,6 +156,13 @@ func (s *Store) allIssuers(ctx context.Context) (set store.IssuerSet, err error)
 		set.Certificates = append(set.Certificates, c)
 		return err
 	})
+	if err != nil {
+		return set, err
+	}
+	if set.Settings, err = readSettings(ctx, tx, selectNewestSettings); err != nil {
+		return set, err
+	}
+	set.Addresses, err = readAddresses(ctx, tx)
 	return set, err
 }
 

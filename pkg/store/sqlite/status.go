@@ -54,20 +54,20 @@ func (t *tx) changeStatus(c store.StatusChange) (cert pki.Certificate, err error
 		next.RevokedAt, next.InvalidityDate = timeOf(micros(next.RevokedAt)), timeOf(micros(next.InvalidityDate))
 		status, reason, revokedAt, invalid = int(next.Status), int(next.Reason), micros(next.RevokedAt), optionalMicros(next.InvalidityDate)
 		err = t.exec(`
-			INSERT INTO revocation (issuer_key_id, serial, issuer_id, bucket, status, reason, revoked_at, invalidity_date, not_after, change)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+			INSERT INTO revocation (issuer_key_id, serial, issuer_id, bucket, status, reason, revoked_at, invalidity_date, not_after, change, crl_scope)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (issuer_key_id, serial) DO UPDATE SET status = excluded.status, reason = excluded.reason,
 				revoked_at = excluded.revoked_at, invalidity_date = excluded.invalidity_date, change = excluded.change,
 				first_crl_at = NULL, first_ocsp_at = NULL`,
-			cert.IssuerKeyID, c.Serial.Bytes(), cert.IssuerID, bucket, status, reason, revokedAt, invalid, micros(cert.NotAfter), t.head.Change)
+			cert.IssuerKeyID, c.Serial.Bytes(), cert.IssuerID, bucket, status, reason, revokedAt, invalid, micros(cert.NotAfter), t.head.Change, cert.CRLScope)
 	}
 	if err != nil {
 		return cert, err
 	}
 	err = t.exec(`
-		INSERT INTO status_event (change, ord, issuer_key_id, serial, status, reason, revoked_at, invalidity_date, not_after)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		t.head.Change, t.ord, cert.IssuerKeyID, c.Serial.Bytes(), status, reason, revokedAt, invalid, micros(cert.NotAfter))
+		INSERT INTO status_event (change, ord, issuer_key_id, serial, status, reason, revoked_at, invalidity_date, not_after, crl_scope)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		t.head.Change, t.ord, cert.IssuerKeyID, c.Serial.Bytes(), status, reason, revokedAt, invalid, micros(cert.NotAfter), cert.CRLScope)
 	if err != nil {
 		return cert, err
 	}
@@ -134,7 +134,7 @@ func (s *Store) StatusEvents(ctx context.Context, after int64, limit int) ([]sto
 		return nil, s.asFault(ctx, err, "reading changes of status")
 	}
 	rows, err := tx.QueryContext(ctx, `
-		SELECT change, issuer_key_id, serial, status, reason, revoked_at, invalidity_date, not_after
+		SELECT change, issuer_key_id, serial, status, reason, revoked_at, invalidity_date, not_after, crl_scope
 		FROM status_event WHERE change > ? AND change <= ? ORDER BY change, ord`, after, upTo)
 	if err != nil {
 		return nil, s.asFault(ctx, err, "reading changes of status")
@@ -146,7 +146,7 @@ func (s *Store) StatusEvents(ctx context.Context, after int64, limit int) ([]sto
 		var serial []byte
 		var notAfter int64
 		var status, reason, revokedAt, invalid sql.NullInt64
-		if err := rows.Scan(&e.Change, &e.IssuerKeyID, &serial, &status, &reason, &revokedAt, &invalid, &notAfter); err != nil {
+		if err := rows.Scan(&e.Change, &e.IssuerKeyID, &serial, &status, &reason, &revokedAt, &invalid, &notAfter, &e.Scope); err != nil {
 			return nil, s.asFault(ctx, err, "reading changes of status")
 		}
 		e.Serial, e.NotAfter, e.Revocation = pki.SerialNumber(serial), timeOf(notAfter), revocationOf(status, reason, revokedAt, invalid)
@@ -158,9 +158,18 @@ func (s *Store) StatusEvents(ctx context.Context, after int64, limit int) ([]sto
 	return events, nil
 }
 
+const selectRevocations = `
+	SELECT serial, status, reason, revoked_at, invalidity_date, not_after, change
+	FROM revocation WHERE issuer_key_id = ? ORDER BY serial`
+
+// selectRevocationsOfScope reads the partial index, hence its second condition on the scope.
+const selectRevocationsOfScope = `
+	SELECT serial, status, reason, revoked_at, invalidity_date, not_after, change
+	FROM revocation WHERE issuer_key_id = ? AND crl_scope = ? AND crl_scope <> 'full' ORDER BY serial`
+
 // Revocations streams what is not good, as one state. The end of ctx frees the connection of a sequence that nobody
 // ranges over.
-func (s *Store) Revocations(ctx context.Context, issuerKeyID int64) (int64, iter.Seq2[store.RevokedEntry, error], error) {
+func (s *Store) Revocations(ctx context.Context, issuerKeyID int64, scope string) (int64, iter.Seq2[store.RevokedEntry, error], error) {
 	tx, err := s.snapshot(ctx)
 	if err != nil {
 		return 0, nil, s.asFault(ctx, err, "reading revocations")
@@ -172,9 +181,11 @@ func (s *Store) Revocations(ctx context.Context, issuerKeyID int64) (int64, iter
 	}
 	return head.Change, func(yield func(store.RevokedEntry, error) bool) {
 		defer tx.Rollback()
-		rows, err := tx.QueryContext(ctx, `
-			SELECT serial, status, reason, revoked_at, invalidity_date, not_after, change
-			FROM revocation WHERE issuer_key_id = ? ORDER BY serial`, issuerKeyID)
+		query, args := selectRevocations, []any{issuerKeyID}
+		if scope != pki.ScopeFull {
+			query, args = selectRevocationsOfScope, append(args, scope)
+		}
+		rows, err := tx.QueryContext(ctx, query, args...)
 		if err != nil {
 			yield(store.RevokedEntry{}, s.asFault(ctx, err, "reading revocations"))
 			return

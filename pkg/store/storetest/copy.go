@@ -85,6 +85,15 @@ func (e *env) fill() {
 	if err := e.PutProfile(ctx, pki.ProfileVersion{Name: "device", Version: 2, Config: []byte(`{"ü":1}`), CreatedAt: base, CreatedBy: "test"}, record(audit.ActionProfile, base)); err != nil {
 		t.Fatalf("PutProfile: %v", err)
 	}
+	address := pki.CRLAddress{IssuerKeyID: e.issuing.key, Set: "s64", URL: "http://pki.example/{shard}.crl", RecordedAt: base, Until: base.AddDate(1, 0, 0)}
+	settings := pki.SettingsVersion{IssuerID: e.issuing.issuer, Version: 1, Config: []byte(`{"ü":1}`), CreatedAt: base, CreatedBy: "test"}
+	if err := e.PutIssuerSettings(ctx, settings, []pki.CRLAddress{address}, record(audit.ActionIssuer, base)); err != nil {
+		t.Fatalf("PutIssuerSettings: %v", err)
+	}
+	if err := e.ListCRLAddress(ctx, address.IssuerKeyID, address.Set, address.URL, base); err != nil {
+		t.Fatalf("ListCRLAddress: %v", err)
+	}
+	e.change(e.issue(e.issuing, func(c *pki.Certificate) { c.CRLScope, c.CRLShard = "s64/3", 3 }), pki.ActionHold, revocation(pki.CertificateHold, base))
 	tok := pki.Token{
 		ID: "second", Name: "second", Role: pki.RoleEnroller, Issuers: []string{"issuing", "devices"}, Profiles: []string{"device"},
 		CreatedAt: base, CreatedBy: "test", ExpiresAt: base.AddDate(1, 0, 0),

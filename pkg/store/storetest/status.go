@@ -84,7 +84,7 @@ func testTransitions(t *testing.T, h Harness) {
 				if after.Change != before.Change+1 || after.StatusChange != after.Change || after.AuditSeq != before.AuditSeq+1 || after.ConfigChange != before.ConfigChange {
 					t.Errorf("%s: Head %+v became %+v", what, before, after)
 				}
-				history = append(history, store.StatusEvent{Change: after.Change, IssuerKeyID: c.IssuerKeyID, Serial: c.Serial, Revocation: s.want, NotAfter: c.NotAfter})
+				history = append(history, store.StatusEvent{Change: after.Change, IssuerKeyID: c.IssuerKeyID, Serial: c.Serial, Scope: c.CRLScope, Revocation: s.want, NotAfter: c.NotAfter})
 			}
 			now, err := e.Certificate(t.Context(), c.Fingerprint)
 			if err != nil {
@@ -153,7 +153,7 @@ func testStatusEvents(t *testing.T, h Harness) {
 			by = e.devices
 		}
 		c := e.change(e.issue(by), pki.ActionRevoke, revocation(pki.Superseded, base.Add(time.Duration(i)*time.Minute)))
-		want = append(want, store.StatusEvent{Change: e.head().Change, IssuerKeyID: c.IssuerKeyID, Serial: c.Serial, Revocation: c.Revocation, NotAfter: c.NotAfter})
+		want = append(want, store.StatusEvent{Change: e.head().Change, IssuerKeyID: c.IssuerKeyID, Serial: c.Serial, Scope: c.CRLScope, Revocation: c.Revocation, NotAfter: c.NotAfter})
 	}
 	for _, limit := range []int{1, 4, 29, 30, 31, 1000} {
 		equal(t, fmt.Sprintf("StatusEvents in pages of %d", limit), e.events(limit), want)
@@ -228,7 +228,7 @@ func testStatusEvents(t *testing.T, h Harness) {
 // collect reads a snapshot to its end.
 func collect(t *testing.T, s store.Store, key int64) (int64, []store.RevokedEntry) {
 	t.Helper()
-	at, seq, err := s.Revocations(t.Context(), key)
+	at, seq, err := s.Revocations(t.Context(), key, pki.ScopeFull)
 	if err != nil {
 		t.Errorf("Revocations: %v", err)
 		return 0, nil
@@ -302,7 +302,7 @@ func testRevocations(t *testing.T, h Harness) {
 		equal(t, "Revocations", got, replay(events, k, at))
 	}
 	for range 50 { // a sequence that is left early gives back what it holds
-		_, seq, err := e.Revocations(t.Context(), e.issuing.key)
+		_, seq, err := e.Revocations(t.Context(), e.issuing.key, pki.ScopeFull)
 		if err != nil {
 			t.Fatalf("Revocations: %v", err)
 		}
@@ -366,7 +366,7 @@ func testReadersDoNotBlockWriters(t *testing.T, h Harness) {
 		e.change(e.issue(e.issuing), pki.ActionRevoke, revocation(pki.Superseded, base))
 	}
 	ctx := soon(t)
-	at, seq, err := e.Revocations(ctx, e.issuing.key)
+	at, seq, err := e.Revocations(ctx, e.issuing.key, pki.ScopeFull)
 	if err != nil {
 		t.Fatalf("Revocations: %v", err)
 	}

@@ -335,7 +335,7 @@ func (e *env) verbs() []verb {
 		{"Status", func(ctx context.Context) error { _, err := e.Status(ctx, c.IssuerKeyID, c.Serial); return err }},
 		{"StatusEvents", func(ctx context.Context) error { _, err := e.StatusEvents(ctx, 0, 10); return err }},
 		{"Revocations", func(ctx context.Context) error {
-			_, seq, err := e.Revocations(ctx, e.issuing.key)
+			_, seq, err := e.Revocations(ctx, e.issuing.key, pki.ScopeFull)
 			if err != nil {
 				return err
 			}
