@@ -3,13 +3,16 @@
 //	c, err := client.New(client.Config{URL: "https://pki.example.com:8443", Token: token, Roots: roots})
 //	issued, err := c.Issue(ctx, client.IssueRequest{CSR: csrPEM, Profile: "server"})
 //
-// A Client is safe for concurrent use. Errors that the server reported are *Error. Reads are tried again when the
-// connection fails or the server says 503; writes are not, since the first try may have had its effect.
+// A Client is safe for concurrent use. Errors that the server reported are *Error. Reads, and requests that issue, are
+// tried again when the connection fails, when the server says 503, and when it says 429 with a Retry-After that is short;
+// requests that issue carry an Idempotency-Key, so that several tries make one certificate. Other writes are tried once,
+// since the first try may have had its effect.
 package client
 
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -92,11 +95,14 @@ type Error struct {
 	Detail    string `json:"detail"`
 	Hint      string `json:"hint"`
 	Field     string `json:"field"`
+	Location  string `json:"location"` // address of what exists already, without the server's name
 	RequestID string `json:"request_id"`
 	Errors    []struct {
 		Location string `json:"location"`
 		Message  string `json:"message"`
 	} `json:"errors"`
+	// RetryAfter is how long the server asks to wait before the next try; 0 if it did not say.
+	RetryAfter time.Duration `json:"-"`
 }
 
 // Kind returns the last part of the type, as in "policy_refused"; empty if the answer was no problem document.
@@ -120,11 +126,24 @@ func (e *Error) Error() string {
 	return s
 }
 
-// readTries is how often a read is tried; the pause doubles from firstPause.
+// maxTries is how often a request is tried that may be; the pause doubles from firstPause. What the server asks for in a
+// Retry-After with 429 is waited for, up to longestPause.
 const (
-	readTries  = 3
-	firstPause = 200 * time.Millisecond
+	maxTries     = 3
+	firstPause   = 200 * time.Millisecond
+	longestPause = 15 * time.Second
 )
+
+// idempotencyKey is the header that names a request, so that its repetition is known for one.
+const idempotencyKey = "Idempotency-Key"
+
+// issue is do for the requests that issue. An empty key stands for one of the client's own.
+func (c *Client) issue(ctx context.Context, key, path string, in, out any) error {
+	if key == "" {
+		key = rand.Text()
+	}
+	return c.doWith(ctx, http.Header{idempotencyKey: {key}}, http.MethodPost, path, nil, in, out)
+}
 
 // do sends a request and decodes the answer into out: a pointer for JSON, a *[]byte for raw bytes, nil for none.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any) error {
@@ -144,15 +163,20 @@ func (c *Client) doWith(ctx context.Context, header http.Header, method, path st
 	if len(query) > 0 {
 		address += "?" + query.Encode()
 	}
+	repeatable := method == http.MethodGet || header.Get(idempotencyKey) != ""
 	for try, pause := 1, firstPause; ; try, pause = try+1, pause*2 {
 		again, err := c.once(ctx, header, method, address, body, out)
-		if err == nil || !again || method != http.MethodGet || try == readTries {
+		if err == nil || !again || !repeatable || try == maxTries {
 			return err
+		}
+		wait := pause
+		if e, ok := errors.AsType[*Error](err); ok && e.Status == http.StatusTooManyRequests {
+			wait = max(wait, e.RetryAfter)
 		}
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(pause):
+		case <-time.After(wait):
 		}
 	}
 }
@@ -190,7 +214,9 @@ func (c *Client) once(ctx context.Context, header http.Header, method, address s
 		return false, fmt.Errorf("the answer is longer than %d bytes", maxAnswerBytes)
 	}
 	if res.StatusCode >= 300 {
-		return res.StatusCode == http.StatusServiceUnavailable, problemOf(res, answer)
+		e := problemOf(res, answer)
+		limited := res.StatusCode == http.StatusTooManyRequests && e.RetryAfter > 0 && e.RetryAfter <= longestPause
+		return limited || res.StatusCode == http.StatusServiceUnavailable, e
 	}
 	switch out := out.(type) {
 	case nil:
@@ -204,8 +230,11 @@ func (c *Client) once(ctx context.Context, header http.Header, method, address s
 	return false, nil
 }
 
-func problemOf(res *http.Response, answer []byte) error {
+func problemOf(res *http.Response, answer []byte) *Error {
 	e := &Error{Status: res.StatusCode}
+	if seconds, err := strconv.Atoi(res.Header.Get("Retry-After")); err == nil && seconds > 0 && seconds < 1<<20 {
+		e.RetryAfter = time.Duration(seconds) * time.Second
+	}
 	if t, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")); t == "application/problem+json" && json.Unmarshal(answer, e) == nil {
 		return e
 	}
@@ -269,22 +298,27 @@ type IssueRequest struct {
 	Validity string     `json:"validity,omitempty"` // as in 90d
 	NotAfter *time.Time `json:"not_after,omitempty"`
 	Device   string     `json:"device,omitempty"`
+	// IdempotencyKey names the request for 24 hours: sent again, by this program or by another run of it, it gets the
+	// same certificate. Empty: a random one for this call.
+	IdempotencyKey string `json:"-"`
 }
 
 // Issue asks for a certificate.
 func (c *Client) Issue(ctx context.Context, r IssueRequest) (cert Certificate, err error) {
-	return cert, c.do(ctx, http.MethodPost, "/certificates", nil, r, &cert)
+	return cert, c.issue(ctx, r.IdempotencyKey, "/certificates", r, &cert)
 }
 
 // RenewRequest says how to renew. The zero value keeps the key and takes the profile's default life.
 type RenewRequest struct {
 	CSR      string `json:"csr,omitempty"` // with a new key
 	Validity string `json:"validity,omitempty"`
+	// IdempotencyKey is as in IssueRequest.
+	IdempotencyKey string `json:"-"`
 }
 
 // Renew renews the certificate with this id.
 func (c *Client) Renew(ctx context.Context, id string, r RenewRequest) (cert Certificate, err error) {
-	return cert, c.do(ctx, http.MethodPost, "/certificates/"+url.PathEscape(id)+"/renew", nil, r, &cert)
+	return cert, c.issue(ctx, r.IdempotencyKey, "/certificates/"+url.PathEscape(id)+"/renew", r, &cert)
 }
 
 // Certificate returns the certificate with this id.
@@ -548,7 +582,7 @@ func (c *Client) Self(ctx context.Context) (cert Certificate, err error) {
 
 // RenewSelf renews the certificate that the client presents.
 func (c *Client) RenewSelf(ctx context.Context, r RenewRequest) (cert Certificate, err error) {
-	return cert, c.do(ctx, http.MethodPost, "/self/renew", nil, r, &cert)
+	return cert, c.issue(ctx, r.IdempotencyKey, "/self/renew", r, &cert)
 }
 
 // RevokeSelf revokes the certificate that the client presents.

@@ -3,10 +3,12 @@ package client_test
 import (
 	"crypto/x509"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/certwright/certwright/pkg/client"
 )
@@ -55,6 +57,67 @@ func TestReadsAreTriedAgainWritesAreNot(t *testing.T) {
 	}
 	if _, err := c.Hold(t.Context(), "x"); err == nil || calls["POST"] != 1 {
 		t.Errorf("a write: %v after %d calls, want an error after 1", err, calls["POST"])
+	}
+}
+
+// TestIssuingIsTriedAgain has tries fail in each way that may be tried again: they all carry one key and one body.
+func TestIssuingIsTriedAgain(t *testing.T) {
+	type try struct{ key, body string }
+	var tries []try
+	failures := []func(http.ResponseWriter){
+		func(w http.ResponseWriter) { w.WriteHeader(http.StatusServiceUnavailable) },
+		func(w http.ResponseWriter) {
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusTooManyRequests)
+		},
+	}
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		tries = append(tries, try{r.Header.Get("Idempotency-Key"), string(body)})
+		if len(tries) <= len(failures) {
+			failures[len(tries)-1](w)
+			return
+		}
+		w.Write([]byte(`{"id":"a"}`))
+	})
+	for name, issue := range map[string]func(key string) error{
+		"Issue": func(key string) error {
+			_, err := c.Issue(t.Context(), client.IssueRequest{CSR: "x", IdempotencyKey: key})
+			return err
+		},
+		"Renew": func(key string) error {
+			_, err := c.Renew(t.Context(), "x", client.RenewRequest{IdempotencyKey: key})
+			return err
+		},
+		"RenewSelf": func(key string) error {
+			_, err := c.RenewSelf(t.Context(), client.RenewRequest{IdempotencyKey: key})
+			return err
+		},
+		"IssueWithKey": func(key string) error {
+			_, err := c.IssueWithKey(t.Context(), client.IssueWithKeyRequest{IdempotencyKey: key})
+			return err
+		},
+	} {
+		tries = nil
+		if err := issue(""); err != nil || len(tries) != 3 {
+			t.Fatalf("%s: %v after %d tries, want success after 3", name, err, len(tries))
+		}
+		own := tries[0]
+		if len(own.key) < 20 || tries[1] != own || tries[2] != own {
+			t.Errorf("%s: the tries differ, or have no key: %q", name, tries)
+		}
+		if err := issue("mine"); err != nil || tries[3].key != "mine" || tries[3].body != own.body {
+			t.Errorf("%s: %v; a key of the caller's was sent as %q", name, err, tries[3])
+		}
+	}
+	// A pause that is too long is the caller's to decide.
+	tries, failures = nil, []func(http.ResponseWriter){func(w http.ResponseWriter) {
+		w.Header().Set("Retry-After", "3600")
+		w.WriteHeader(http.StatusTooManyRequests)
+	}}
+	_, err := c.Issue(t.Context(), client.IssueRequest{})
+	if e, ok := errors.AsType[*client.Error](err); !ok || e.RetryAfter != time.Hour || len(tries) != 1 {
+		t.Errorf("a long Retry-After: %v after %d tries, want it told after 1", err, len(tries))
 	}
 }
 

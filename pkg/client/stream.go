@@ -27,6 +27,8 @@ type IssueWithKeyRequest struct {
 	Format       string     `json:"format,omitempty"`        // pem (if empty), pkcs12 or pkcs12-compat
 	Password     string     `json:"password,omitempty"`      // of PKCS #12; the server makes one if empty
 	FriendlyName string     `json:"friendly_name,omitempty"` // of PKCS #12
+	// IdempotencyKey is as in IssueRequest, save that a repetition does not get the key again.
+	IdempotencyKey string `json:"-"`
 }
 
 // CertificateWithKey is a new certificate with its private key. The server keeps no copy of the key.
@@ -37,10 +39,10 @@ type CertificateWithKey struct {
 	Password   string `json:"password"`    // of the file, if the server made it
 }
 
-// IssueWithKey has the server make a key and a certificate for it. When it fails after the request was sent, there may be
-// a certificate whose key nobody has.
+// IssueWithKey has the server make a key and a certificate for it. When the answer of a try that succeeded is lost, so is
+// the key: the next try gets a conflict, and Location of the *Error is where the certificate is, to be revoked.
 func (c *Client) IssueWithKey(ctx context.Context, r IssueWithKeyRequest) (cert CertificateWithKey, err error) {
-	return cert, c.do(ctx, http.MethodPost, "/certificates/with-key", nil, r, &cert)
+	return cert, c.issue(ctx, r.IdempotencyKey, "/certificates/with-key", r, &cert)
 }
 
 // stallTime is how long a stream may be silent. The server has a sign of life every 15 seconds, and pages of exports

@@ -22,6 +22,7 @@ type Document struct {
 	Detail    string  `json:"detail,omitempty" doc:"What is wrong"`
 	Hint      string  `json:"hint,omitempty" doc:"What to do about it"`
 	Field     string  `json:"field,omitempty" doc:"The input's field at fault"`
+	Location  string  `json:"location,omitempty" doc:"Address of what exists already"`
 	RequestID string  `json:"request_id,omitempty" doc:"Names this request in the server's log"`
 	Errors    []Error `json:"errors,omitempty" doc:"Each field that does not have the documented form"`
 
@@ -64,8 +65,8 @@ func Of(err error) *Document {
 	}
 }
 
-// Header returns the headers that belong to the document: Retry-After when the fault says when to come back, and
-// always for 503.
+// Header returns the headers that belong to the document: Location when there is one, Retry-After when the fault says
+// when to come back, and always for 503.
 func (d *Document) Header() http.Header {
 	h := http.Header{}
 	seconds := int((d.retryAfter + time.Second - 1) / time.Second)
@@ -74,6 +75,9 @@ func (d *Document) Header() http.Header {
 	}
 	if seconds > 0 {
 		h.Set("Retry-After", strconv.Itoa(seconds))
+	}
+	if d.Location != "" {
+		h.Set("Location", d.Location)
 	}
 	if d.Status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", `Bearer realm="certwright"`)

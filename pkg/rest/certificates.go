@@ -93,8 +93,7 @@ func (a *api) certificate(c pki.Certificate) Certificate {
 
 // certificateOutput answers with a certificate.
 type certificateOutput struct {
-	Location string `header:"Location" doc:"Address of a new certificate"`
-	Body     Certificate
+	Body Certificate
 }
 
 // visible refuses a certificate that the principal may not see, as if it did not exist: an enroller sees what it issued,
@@ -366,6 +365,7 @@ func (a *api) listCertificates(ctx context.Context, in *listInput) (*listOutput,
 }
 
 type issueInput struct {
+	IdempotencyInput
 	Body struct {
 		CSR      string     `json:"csr" doc:"PKCS #10 request: PEM, or DER in base64" maxLength:"131072"`
 		Profile  string     `json:"profile" doc:"Name of the profile" example:"server" maxLength:"100"`
@@ -378,7 +378,7 @@ type issueInput struct {
 	}
 }
 
-func (a *api) issue(ctx context.Context, in *issueInput) (_ *certificateOutput, err error) {
+func (a *api) issue(ctx context.Context, in *issueInput) (_ *issuedOutput, err error) {
 	asked := false
 	defer func() {
 		if err != nil && !asked {
@@ -386,10 +386,6 @@ func (a *api) issue(ctx context.Context, in *issueInput) (_ *certificateOutput, 
 		}
 	}()
 	p := principal(ctx)
-	request, err := a.parseCSR(in.Body.CSR)
-	if err != nil {
-		return nil, err
-	}
 	i, err := a.Issuers.Current().Issuer(in.Body.Issuer)
 	if err != nil {
 		return nil, err
@@ -397,28 +393,35 @@ func (a *api) issue(ctx context.Context, in *issueInput) (_ *certificateOutput, 
 	if err := auth.MayUse(p, i.Name, in.Body.Profile); err != nil {
 		return nil, err
 	}
+	return a.issueOnce(ctx, func(key *store.Idempotency) (*ca.Issued, error) {
+		r, err := a.issueRequest(p, i, in)
+		if err != nil {
+			return nil, err
+		}
+		r.RequestID, r.Idempotency = problem.RequestID(ctx), key
+		asked = true
+		return a.CA.Issue(ctx, r)
+	})
+}
+
+// issueRequest reads what is asked of an issuer that the principal may use.
+func (a *api) issueRequest(p pki.Principal, i *issuer.Issuer, in *issueInput) (r ca.Request, err error) {
+	request, err := a.parseCSR(in.Body.CSR)
+	if err != nil {
+		return r, err
+	}
 	prof, err := a.CA.Profile(in.Body.Profile)
 	if err != nil {
-		return nil, err
+		return r, err
 	}
 	if prof.IsCA() {
 		if err := auth.Require(p, pki.RoleAdministrator, false); err != nil {
-			return nil, fault.Wrap(fault.Forbidden, err, "CA certificates take an administrator").WithField("profile")
+			return r, fault.Wrap(fault.Forbidden, err, "CA certificates take an administrator").WithField("profile")
 		}
 	}
-	r := ca.Request{
-		Principal: p, RequestID: problem.RequestID(ctx), Protocol: "rest", Issuer: i.Name, Profile: in.Body.Profile,
-		CSR: request, Device: in.Body.Device,
-	}
-	if err := override(&r, in.Body.Subject, in.Body.SANs, in.Body.Validity, in.Body.NotAfter); err != nil {
-		return nil, err
-	}
-	asked = true
-	issued, err := a.CA.Issue(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	return a.issued(issued), nil
+	r = ca.Request{Principal: p, Protocol: "rest", Issuer: i.Name, Profile: in.Body.Profile, CSR: request, Device: in.Body.Device}
+	err = override(&r, in.Body.Subject, in.Body.SANs, in.Body.Validity, in.Body.NotAfter)
+	return r, err
 }
 
 // override puts what a request asks for in so many words in place of what its CSR says. What is nil or empty changes
@@ -449,8 +452,8 @@ func override(r *ca.Request, subject *string, sans []string, validity string, no
 	return nil
 }
 
-func (a *api) issued(i *ca.Issued) *certificateOutput {
-	out := &certificateOutput{Location: Root + "/certificates/" + i.Record.Fingerprint.String(), Body: a.certificate(i.Record)}
+func (a *api) issued(i *ca.Issued) *issuedOutput {
+	out := &issuedOutput{Location: Root + "/certificates/" + i.Record.Fingerprint.String(), Body: a.certificate(i.Record)}
 	out.Body.Warnings = i.Warnings
 	return out
 }
@@ -482,13 +485,14 @@ func parseValidity(text string) (time.Duration, error) {
 
 type renewInput struct {
 	IDInput
+	IdempotencyInput
 	Body struct {
 		CSR      string `json:"csr,omitempty" doc:"PKCS #10 request with a new key; the names are those of the old certificate. Absent: the same key" maxLength:"131072"`
 		Validity string `json:"validity,omitempty" doc:"How long, as in 90d; the profile's default if absent" maxLength:"32"`
 	}
 }
 
-func (a *api) renew(ctx context.Context, in *renewInput) (*certificateOutput, error) {
+func (a *api) renew(ctx context.Context, in *renewInput) (*issuedOutput, error) {
 	c, err := a.find(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -497,8 +501,14 @@ func (a *api) renew(ctx context.Context, in *renewInput) (*certificateOutput, er
 }
 
 // renewCertificate renews for a life of at most longest, if that is not zero.
-func (a *api) renewCertificate(ctx context.Context, c pki.Certificate, text, validity string, longest time.Duration) (*certificateOutput, error) {
-	r := ca.RenewRequest{Principal: principal(ctx), RequestID: problem.RequestID(ctx), Protocol: "rest", Certificate: c.Fingerprint}
+func (a *api) renewCertificate(ctx context.Context, c pki.Certificate, text, validity string, longest time.Duration) (*issuedOutput, error) {
+	return a.issueOnce(ctx, func(key *store.Idempotency) (*ca.Issued, error) {
+		return a.renewFor(ctx, c, text, validity, longest, key)
+	})
+}
+
+func (a *api) renewFor(ctx context.Context, c pki.Certificate, text, validity string, longest time.Duration, key *store.Idempotency) (*ca.Issued, error) {
+	r := ca.RenewRequest{Principal: principal(ctx), RequestID: problem.RequestID(ctx), Protocol: "rest", Certificate: c.Fingerprint, Idempotency: key}
 	var err error
 	if text != "" {
 		if r.CSR, err = a.parseCSR(text); err != nil {
@@ -511,11 +521,7 @@ func (a *api) renewCertificate(ctx context.Context, c pki.Certificate, text, val
 	if longest != 0 && (r.Validity == 0 || r.Validity > longest) {
 		r.Validity = longest
 	}
-	issued, err := a.CA.Renew(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	return a.issued(issued), nil
+	return a.CA.Renew(ctx, r)
 }
 
 type revokeInput struct {

@@ -15,6 +15,7 @@ import (
 	"github.com/certwright/certwright/pkg/keys"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/problem"
+	"github.com/certwright/certwright/pkg/store"
 )
 
 // protocolServerKey is the protocol of certificates whose key this server made: whoever has to judge a break-in can find
@@ -25,6 +26,7 @@ const protocolServerKey = "rest-key"
 const maxKeyMaking = 2
 
 type issueWithKeyInput struct {
+	IdempotencyInput
 	Body struct {
 		Profile      string     `json:"profile" doc:"What the certificate is for; never a profile for CAs" maxLength:"100"`
 		Issuer       string     `json:"issuer,omitempty" doc:"Name of the issuer; may be left out while there is only one" maxLength:"100"`
@@ -78,22 +80,27 @@ func (a *api) issueWithKey(ctx context.Context, in *issueWithKeyInput) (_ *certi
 	if err != nil {
 		return nil, fault.New(fault.BadRequest, "%s", err).WithField("key_algorithm")
 	}
-	key, err := a.makeKey(ctx, algorithm)
+	var key crypto.Signer
+	issued, replayed, err := a.once(ctx, func(once *store.Idempotency) (_ *ca.Issued, err error) {
+		if key, err = a.makeKey(ctx, algorithm); err != nil {
+			return nil, err
+		}
+		// The key takes the way of every other: through a CSR, whose parser knows what a key must be like.
+		raw, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+		if err != nil {
+			return nil, fault.Wrap(fault.Internal, err, "making a CSR")
+		}
+		if r.CSR, err = a.CSRParser.Parse(raw); err != nil {
+			return nil, err
+		}
+		r.Idempotency, asked = once, true
+		return a.CA.Issue(ctx, r)
+	})
 	if err != nil {
 		return nil, err
 	}
-	// The key takes the way of every other: through a CSR, whose parser knows what a key must be like.
-	raw, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	if err != nil {
-		return nil, fault.Wrap(fault.Internal, err, "making a CSR")
-	}
-	if r.CSR, err = a.CSRParser.Parse(raw); err != nil {
-		return nil, err
-	}
-	asked = true
-	issued, err := a.CA.Issue(ctx, r)
-	if err != nil {
-		return nil, err
+	if replayed {
+		return nil, keyHandedOut(issued.Record)
 	}
 	out := &certificateWithKeyOutput{CacheControl: "no-store"}
 	made := a.issued(issued)
@@ -122,6 +129,21 @@ func (a *api) issueWithKey(ctx context.Context, in *issueWithKeyInput) (_ *certi
 		out.Body.Password = password
 	}
 	return out, nil
+}
+
+// existing is a conflict with something that has an address.
+type existing struct {
+	error
+	location string
+}
+
+func (e *existing) Unwrap() error { return e.error }
+
+// keyHandedOut is the answer to a repeated request: the certificate is there, and its key was handed out with it.
+func keyHandedOut(c pki.Certificate) error {
+	return &existing{location: Root + "/certificates/" + c.Fingerprint.String(), error: fault.New(fault.Conflict,
+		"this request was answered before, with the certificate %s and its key, which is handed out once", c.Fingerprint).
+		WithHint("if that answer was lost, so is the key: revoke the certificate, and ask again with a new Idempotency-Key")}
 }
 
 // wishes checks who may have what, and fills in what the certificate shall be like.

@@ -61,6 +61,8 @@ type Store interface {
 	store.Profiles
 	// Head returns the newest change; it is cheap.
 	Head(ctx context.Context) (store.Head, error)
+	// Idempotency returns what a request got that has been answered before.
+	Idempotency(ctx context.Context, id [32]byte, at time.Time) (store.Idempotency, error)
 }
 
 // Config is what the API is made of. All fields but Limits and Logger are required.
@@ -99,6 +101,7 @@ type api struct {
 	keyMaking turns
 	followers turns
 	endings   endings
+	twins     twins
 	limits    *limits
 }
 
@@ -320,6 +323,11 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 	if id == "putProfile" {
 		op.Errors = append(op.Errors, http.StatusPreconditionFailed, http.StatusPreconditionRequired)
 	}
+	repeatable := false
+	switch id {
+	case "issueCertificate", "issueCertificateWithKey", "renewCertificate", "renewSelf":
+		repeatable = true
+	}
 	limit := requestTimeout
 	switch id {
 	case "verifyAudit":
@@ -347,7 +355,11 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 			a.fail(r.Context(), err).Write(w)
 			return
 		}
-		next(huma.WithContext(ctx, withPrincipal(ctx.Context(), p)))
+		inner := withPrincipal(ctx.Context(), p)
+		if repeatable {
+			inner = withAsked(inner, r)
+		}
+		next(huma.WithContext(ctx, inner))
 	}}
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handler(ctx, in)
@@ -437,6 +449,9 @@ func (a *api) fail(ctx context.Context, err error) *problem.Document {
 	d.RequestID = problem.RequestID(ctx)
 	if p, ok := errors.AsType[*precondition](err); ok {
 		d.Status = p.status
+	}
+	if e, ok := errors.AsType[*existing](err); ok {
+		d.Location = e.location
 	}
 	switch fault.KindOf(err) {
 	case fault.Internal:

@@ -38,13 +38,14 @@ func (a *api) getSelf(ctx context.Context, _ *struct{}) (*certificateOutput, err
 }
 
 type renewSelfInput struct {
+	IdempotencyInput
 	Body struct {
 		CSR      string `json:"csr,omitempty" doc:"PKCS #10 request with a new key; the names stay. Absent: the same key" maxLength:"131072"`
 		Validity string `json:"validity,omitempty" doc:"How long, as in 90d; at most, and if absent, as long as the old one" maxLength:"32"`
 	}
 }
 
-func (a *api) renewSelf(ctx context.Context, in *renewSelfInput) (*certificateOutput, error) {
+func (a *api) renewSelf(ctx context.Context, in *renewSelfInput) (*issuedOutput, error) {
 	c, err := a.own(ctx)
 	if err != nil {
 		return nil, err

@@ -509,6 +509,7 @@ func (s *Server) Run(ctx context.Context) error {
 	jobs.Go(func() { s.watcher.Run(background) })
 	jobs.Go(func() { s.crls.Run(background) })
 	jobs.Go(func() { s.maintain(background) })
+	jobs.Go(func() { s.forgetRequests(background) })
 	defer jobs.Wait()
 	defer stop()
 
