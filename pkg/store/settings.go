@@ -27,3 +27,15 @@ type IssuerSettings interface {
 	// recorded; one that is listed stays as it is, and nothing is written.
 	ListCRLAddress(ctx context.Context, issuerKeyID int64, set, url string, at time.Time) error
 }
+
+// Scopes keeps one copy of each scope's name, for a stream of a million entries of a few scopes. It is for one goroutine.
+type Scopes map[string]string
+
+// Of returns the name that the octets spell.
+func (s Scopes) Of(name []byte) string {
+	if known, ok := s[string(name)]; ok {
+		return known
+	}
+	s[string(name)] = string(name)
+	return s[string(name)]
+}

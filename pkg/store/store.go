@@ -263,6 +263,7 @@ type StatusEvent struct {
 // RevokedEntry is what a CRL needs to know of a certificate.
 type RevokedEntry struct {
 	Serial     pki.SerialNumber
+	Scope      string // as in StatusEvent
 	Revocation pki.Revocation
 	NotAfter   time.Time
 	Change     int64 // of the newest change of its status

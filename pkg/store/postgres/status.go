@@ -338,14 +338,14 @@ func (s *Store) StatusEvents(ctx context.Context, after int64, limit int) ([]sto
 }
 
 const sqlRevocations = `
-	SELECT serial, status, reason, revoked_at, invalidity_date, not_after, change
+	SELECT serial, status, reason, revoked_at, invalidity_date, not_after, change, crl_scope
 	FROM revocation
 	WHERE issuer_key_id = $1
 	ORDER BY serial`
 
 // sqlRevocationsOfScope reads the partial index, hence its second condition on the scope.
 const sqlRevocationsOfScope = `
-	SELECT serial, status, reason, revoked_at, invalidity_date, not_after, change
+	SELECT serial, status, reason, revoked_at, invalidity_date, not_after, change, crl_scope
 	FROM revocation
 	WHERE issuer_key_id = $1 AND crl_scope = $2 AND crl_scope <> 'full'
 	ORDER BY serial`
@@ -388,16 +388,17 @@ func (s *Store) Revocations(ctx context.Context, issuerKeyID int64, scope string
 			return
 		}
 		defer rows.Close()
+		var serial, scope []byte
+		scopes := store.Scopes{}
 		for rows.Next() {
 			var e store.RevokedEntry
-			var serial []byte
 			var invalidity *time.Time
-			err := rows.Scan(&serial, (*int)(&e.Revocation.Status), (*int)(&e.Revocation.Reason), &e.Revocation.RevokedAt, &invalidity, &e.NotAfter, &e.Change)
+			err := rows.Scan(&serial, (*int)(&e.Revocation.Status), (*int)(&e.Revocation.Reason), &e.Revocation.RevokedAt, &invalidity, &e.NotAfter, &e.Change, &scope)
 			if err != nil {
 				yield(store.RevokedEntry{}, fail(err, doing))
 				return
 			}
-			e.Serial = pki.SerialNumber(serial)
+			e.Serial, e.Scope = pki.SerialNumber(serial), scopes.Of(scope)
 			e.Revocation.RevokedAt, e.Revocation.InvalidityDate, e.NotAfter = e.Revocation.RevokedAt.UTC(), fromNull(invalidity), e.NotAfter.UTC()
 			if !yield(e, nil) {
 				return

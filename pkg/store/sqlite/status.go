@@ -159,12 +159,12 @@ func (s *Store) StatusEvents(ctx context.Context, after int64, limit int) ([]sto
 }
 
 const selectRevocations = `
-	SELECT serial, status, reason, revoked_at, invalidity_date, not_after, change
+	SELECT serial, status, reason, revoked_at, invalidity_date, not_after, change, crl_scope
 	FROM revocation WHERE issuer_key_id = ? ORDER BY serial`
 
 // selectRevocationsOfScope reads the partial index, hence its second condition on the scope.
 const selectRevocationsOfScope = `
-	SELECT serial, status, reason, revoked_at, invalidity_date, not_after, change
+	SELECT serial, status, reason, revoked_at, invalidity_date, not_after, change, crl_scope
 	FROM revocation WHERE issuer_key_id = ? AND crl_scope = ? AND crl_scope <> 'full' ORDER BY serial`
 
 // Revocations streams what is not good, as one state. The end of ctx frees the connection of a sequence that nobody
@@ -191,17 +191,18 @@ func (s *Store) Revocations(ctx context.Context, issuerKeyID int64, scope string
 			return
 		}
 		defer rows.Close()
-		var serial sql.RawBytes
+		var serial, scope sql.RawBytes
+		scopes := store.Scopes{}
 		for rows.Next() {
 			var e store.RevokedEntry
 			var status, reason int
 			var revokedAt, notAfter int64
 			var invalid sql.NullInt64
-			if err := rows.Scan(&serial, &status, &reason, &revokedAt, &invalid, &notAfter, &e.Change); err != nil {
+			if err := rows.Scan(&serial, &status, &reason, &revokedAt, &invalid, &notAfter, &e.Change, &scope); err != nil {
 				yield(store.RevokedEntry{}, s.asFault(ctx, err, "reading revocations"))
 				return
 			}
-			e.Serial, e.NotAfter = pki.SerialNumber(serial), timeOf(notAfter)
+			e.Serial, e.Scope, e.NotAfter = pki.SerialNumber(serial), scopes.Of(scope), timeOf(notAfter)
 			e.Revocation = pki.Revocation{Status: pki.Status(status), Reason: pki.Reason(reason), RevokedAt: timeOf(revokedAt), InvalidityDate: optionalTime(invalid)}
 			if !yield(e, nil) {
 				return

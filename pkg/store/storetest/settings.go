@@ -201,13 +201,13 @@ func testScopes(t *testing.T, h Harness) {
 		if err != nil {
 			t.Fatalf("Revocations: %v", err)
 		}
-		want := map[pki.SerialNumber]bool{}
+		want := map[pki.SerialNumber]string{}
 		for i, c := range all {
 			if i != 2 && (c.CRLScope == scope || scope == pki.ScopeFull) {
-				want[c.Serial] = true
+				want[c.Serial] = c.CRLScope
 			}
 		}
-		got, last := map[pki.SerialNumber]bool{}, pki.SerialNumber("")
+		got, last := map[pki.SerialNumber]string{}, pki.SerialNumber("")
 		for entry, err := range seq {
 			if err != nil {
 				t.Fatalf("Revocations: %v", err)
@@ -215,7 +215,7 @@ func testScopes(t *testing.T, h Harness) {
 			if entry.Serial <= last {
 				t.Errorf("%s comes after %s", entry.Serial, last)
 			}
-			last, got[entry.Serial] = entry.Serial, true
+			last, got[entry.Serial] = entry.Serial, entry.Scope
 		}
 		equal(t, "the revocations of the scope "+scope, got, want)
 		equal(t, "their change", change, e.head().Change)

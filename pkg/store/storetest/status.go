@@ -255,7 +255,7 @@ func replay(events []store.StatusEvent, key, upTo int64) []store.RevokedEntry {
 			delete(state, ev.Serial)
 			continue
 		}
-		state[ev.Serial] = store.RevokedEntry{Serial: ev.Serial, Revocation: *ev.Revocation, NotAfter: ev.NotAfter, Change: ev.Change}
+		state[ev.Serial] = store.RevokedEntry{Serial: ev.Serial, Scope: ev.Scope, Revocation: *ev.Revocation, NotAfter: ev.NotAfter, Change: ev.Change}
 	}
 	var all []store.RevokedEntry
 	for _, r := range state {

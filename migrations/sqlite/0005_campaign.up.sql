@@ -1,5 +1,5 @@
 -- Campaigns that revoke many certificates, and more about keys that are refused.
-PRAGMA user_version = 4;
+PRAGMA user_version = 5;
 
 -- Who reported a key compromised, and when. A key of ours stays ours when it is reported. The release before writes own
 -- alone: a key that is not ours is a compromised one whatever this says. A time that is not known is NULL.

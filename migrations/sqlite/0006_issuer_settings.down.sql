@@ -4,4 +4,4 @@ ALTER TABLE revocation DROP COLUMN crl_scope;
 UPDATE certificate SET crl_scope = 'full' WHERE crl_scope = 'ca';
 DROP TABLE crl_address;
 DROP TABLE issuer_settings;
-PRAGMA user_version = 4;
+PRAGMA user_version = 5;

@@ -44,6 +44,6 @@ WHERE c.issuer_key_id = e.issuer_key_id AND c.serial = e.serial AND c.crl_scope 
 -- One scope's entries in the order of its CRL. The complete CRL reads the primary key.
 CREATE INDEX revocation_scope ON revocation (issuer_key_id, crl_scope, serial) WHERE crl_scope <> 'full';
 
-INSERT INTO schema_step (version) VALUES (5);
+INSERT INTO schema_step (version) VALUES (6);
 
 COMMIT;

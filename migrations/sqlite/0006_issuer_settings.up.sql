@@ -1,6 +1,6 @@
 -- Settings of issuers, the addresses of CRLs that certificates carry, and which CRL speaks of a certificate that is not
 -- good.
-PRAGMA user_version = 5;
+PRAGMA user_version = 6;
 
 -- config is kept octet by octet, as that of profiles.
 CREATE TABLE issuer_settings (

@@ -6,6 +6,6 @@ ALTER TABLE blocked_key
     DROP COLUMN blocked_at,
     DROP COLUMN blocked_by,
     DROP COLUMN campaign;
-DELETE FROM schema_step WHERE version = 4;
+DELETE FROM schema_step WHERE version = 5;
 
 COMMIT;

@@ -39,6 +39,6 @@ CREATE TABLE campaign (
 
 CREATE INDEX campaign_open ON campaign (state) WHERE state IN (1, 2);
 
-INSERT INTO schema_step (version) VALUES (4);
+INSERT INTO schema_step (version) VALUES (5);
 
 COMMIT;
