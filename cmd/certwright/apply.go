@@ -256,7 +256,7 @@ func (s *step) write(w io.Writer) error {
 }
 
 // applyAll shows what would change and, unless it is a dry run, changes it.
-func applyAll(env *environment, cmd *cobra.Command, api *client.Client, entries []entry, dryRun bool, output *choice) error {
+func applyAll(env *environment, cmd *cobra.Command, api *client.Client, entries []entry, dryRun bool, output *records) error {
 	steps, err := planAll(env, cmd, api, entries)
 	if err != nil {
 		return err
@@ -269,7 +269,7 @@ func applyAll(env *environment, cmd *cobra.Command, api *client.Client, entries 
 		if steps[i].Version == 0 || len(steps[i].Changes) > 0 {
 			changes++
 		}
-		if !output.json() {
+		if output.forPeople() {
 			if err := steps[i].write(env.out); err != nil {
 				return err
 			}
@@ -287,16 +287,16 @@ func applyAll(env *environment, cmd *cobra.Command, api *client.Client, entries 
 		}
 		s.Applied = true
 		done++
-		if !output.json() {
+		if output.forPeople() {
 			fmt.Fprintf(env.out, "%s %s is at version %d\n", s.Kind, visible(s.Name), version)
 		}
 	}
 	switch {
-	case output.json():
-		return writeJSON(env.out, struct {
+	case !output.forPeople():
+		return output.write(env.out, struct {
 			DryRun bool   `json:"dry_run"`
 			Steps  []step `json:"steps"`
-		}{dryRun, steps})
+		}{dryRun, steps}, namesOf(steps, func(s step) string { return s.Kind + "/" + s.Name })...)
 	case changes == 0:
 		fmt.Fprintln(env.out, "nothing to change")
 	case dryRun:

@@ -61,10 +61,10 @@ func newAuditListCommand(env *environment, conn *connection) *cobra.Command {
 			events = events[:limit]
 		}
 		switch {
-		case output.json():
-			err := writeJSON(env.out, struct {
+		case !output.forPeople():
+			err := output.write(env.out, struct {
 				Events []client.Event `json:"events"`
-			}{events})
+			}{events}, namesOf(events, func(e client.Event) string { return fmt.Sprint(e.Seq) })...)
 			if err != nil {
 				return err
 			}
@@ -185,9 +185,9 @@ believed.`,
 }
 
 // writeVerification writes the outcome, which is an error when the chain is not whole.
-func writeVerification(env *environment, v client.Verification, output *choice) (err error) {
-	if output.json() {
-		err = writeJSON(env.out, v)
+func writeVerification(env *environment, v client.Verification, output *records) (err error) {
+	if !output.forPeople() {
+		err = output.write(env.out, v, fmt.Sprintf("%d:%s", v.Changes, v.Head))
 	} else {
 		var f fields
 		whole := "yes"

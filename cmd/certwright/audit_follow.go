@@ -33,9 +33,7 @@ event is left out: when the connection is lost it is made anew, and goes on wher
 	f.StringVar(&q.Action, "action", "", "of this `kind`, as in certificate.issue; a group ends in a dot, as in certificate.")
 	f.StringVar(&q.Target, "target", "", "on this `target`, as in certificate/ID")
 	f.IntVar(&limit, "limit", 0, "end after this `many`; 0 does not end")
-	output := &choice{value: "table", allowed: []string{"table", "json"}}
-	f.Var(output, "output", "table for people, json for programs: a document in each line")
-	complete(cmd, "output", output.allowed...)
+	output := outputsFlag(cmd, "table for people, json for programs: a document in each line, name for the numbers alone", "table", "json", "name")
 	follow := conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {
 		q.Lost = func(err error) {
 			warn(env, "the connection is lost, and will be made anew: %s", err)
@@ -74,8 +72,11 @@ event is left out: when the connection is lost it is made anew, and goes on wher
 }
 
 // writeEvent writes one line.
-func writeEvent(env *environment, e client.Event, output *choice) error {
-	if output.json() {
+func writeEvent(env *environment, e client.Event, output *records) error {
+	switch {
+	case output.value == "name":
+		return output.write(env.out, e, fmt.Sprint(e.Seq))
+	case !output.forPeople():
 		var document, line bytes.Buffer
 		if err := writeJSON(&document, e); err != nil {
 			return err

@@ -239,7 +239,7 @@ type madeFiles struct {
 }
 
 // report tells what was made: on the standard output, unless the certificate itself went there.
-func (m made) report(env *environment, o *files, output *choice) error {
+func (m made) report(env *environment, o *files, output *records) error {
 	for _, w := range m.Warnings {
 		warn(env, "%s", w)
 	}
@@ -247,8 +247,8 @@ func (m made) report(env *environment, o *files, output *choice) error {
 	if o.out == "-" {
 		out = env.err
 	}
-	if output.json() {
-		return writeJSON(out, m)
+	if !output.forPeople() {
+		return output.write(out, m, m.ID)
 	}
 	var f fields
 	if m.Files.Key != "" {
@@ -312,7 +312,7 @@ taken unless others are given.`,
 	f.StringArrayVar(&ips, "ip", nil, "IP `address`")
 	f.StringArrayVar(&emails, "email", nil, "email `address`")
 	f.StringArrayVar(&url, "uri", nil, "`URI`")
-	f.StringArrayVar(&sans, "san", nil, "`name` of any kind: DNS:, IP:, email:, URI: or UPN: and the name, or the name alone")
+	f.StringArrayVar(&sans, "san", nil, "`name` of any kind: DNS:, IP:, email:, URI:, UPN: or HMN: and the name, or the name alone")
 	f.Var(&validity, "validity", "how long, as in 90d or 12h (default: the profile's)")
 	f.StringVar(&r.Issuer, "issuer", "", "`name` of the issuer (default: the only one)")
 	f.StringVar(&r.Device, "device", "", "`identity` of the device that will use it")
@@ -407,8 +407,8 @@ taken unless others are given.`,
 			return misuse(cmd, "as in --dns www.example.com, or --cn \"Ada Lovelace\"", "the certificate has no name")
 		case csr == "" && keyFile == "" && o.out == "-":
 			return misuse(cmd, "-o NAME writes NAME.key and NAME.crt", "-o - has no place for a new private key")
-		case output.json() && o.out == "-":
-			return misuse(cmd, "the JSON document holds the certificate as well", "-o - and --output json exclude each other")
+		case !output.forPeople() && o.out == "-":
+			return misuse(cmd, "the document of --output json holds the certificate as well", "-o - and --output %s exclude each other", output.value)
 		}
 		return issue(cmd, args)
 	}
@@ -496,8 +496,8 @@ kind is made, and NAME.key is written as well. --csr sends a CSR with a new key,
 			return misuse(cmd, "", "--key and --csr exclude each other")
 		case key.value == "new" && o.out == "-":
 			return misuse(cmd, "-o NAME writes NAME.key and NAME.crt", "-o - has no place for a new private key")
-		case output.json() && o.out == "-":
-			return misuse(cmd, "the JSON document holds the certificate as well", "-o - and --output json exclude each other")
+		case !output.forPeople() && o.out == "-":
+			return misuse(cmd, "the document of --output json holds the certificate as well", "-o - and --output %s exclude each other", output.value)
 		}
 		return renew(cmd, args)
 	}
@@ -509,7 +509,7 @@ func sanOf(name string) string {
 	kind, _, found := strings.Cut(name, ":")
 	if found {
 		switch strings.ToLower(kind) {
-		case "dns", "ip", "email", "uri", "upn":
+		case "dns", "ip", "email", "uri", "upn", "hmn":
 			return name
 		}
 	}
@@ -547,7 +547,7 @@ const maxFileName = 100
 // and . _ @ -, beginning with a letter, a digit or _. A name may come from a stranger's CSR.
 func fileName(names []string) string {
 	for _, name := range names {
-		for _, kind := range []string{"DNS:", "IP:", "email:", "URI:", "UPN:"} {
+		for _, kind := range []string{"DNS:", "IP:", "email:", "URI:", "UPN:", "HMN:"} {
 			if len(name) > len(kind) && strings.EqualFold(name[:len(kind)], kind) {
 				name = name[len(kind):]
 			}

@@ -32,8 +32,8 @@ input) is explained on this machine without asking anybody, so whether it is rev
 		if err != nil {
 			return err
 		}
-		if output.json() {
-			return writeJSON(env.out, c)
+		if !output.forPeople() {
+			return output.write(env.out, c, c.ID)
 		}
 		if (asPEM || asChain) && c.PEM == "" {
 			return failure("", "certificate %s was imported without its contents", c.Serial)
@@ -65,14 +65,14 @@ input) is explained on this machine without asking anybody, so whether it is rev
 			_, err := env.out.Write(encodePEM(certs))
 			return err
 		}
-		if output.json() {
+		if !output.forPeople() {
 			var document struct {
 				Certificates []contents `json:"certificates"`
 			}
 			for _, c := range certs {
 				document.Certificates = append(document.Certificates, contentsOf(c))
 			}
-			return writeJSON(env.out, document)
+			return output.write(env.out, document, namesOf(document.Certificates, func(c contents) string { return c.SHA256 })...)
 		}
 		for i, c := range certs {
 			if i > 0 {

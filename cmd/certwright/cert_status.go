@@ -97,7 +97,7 @@ func newCertReleaseCommand(env *environment, conn *connection) *cobra.Command {
 	return cmd
 }
 
-func changeStatus(ctx context.Context, env *environment, api *client.Client, arg string, output *choice, change func(context.Context, string) (client.Certificate, error)) error {
+func changeStatus(ctx context.Context, env *environment, api *client.Client, arg string, output *records, change func(context.Context, string) (client.Certificate, error)) error {
 	c, err := find(ctx, env, api, arg)
 	if err != nil {
 		return err
@@ -109,9 +109,9 @@ func changeStatus(ctx context.Context, env *environment, api *client.Client, arg
 	return writeStatus(env, after, output)
 }
 
-func writeStatus(env *environment, c client.Certificate, output *choice) error {
-	if output.json() {
-		return writeJSON(env.out, c)
+func writeStatus(env *environment, c client.Certificate, output *records) error {
+	if !output.forPeople() {
+		return output.write(env.out, c, c.ID)
 	}
 	var f fields
 	f.add("Certificate", title(c))

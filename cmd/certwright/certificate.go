@@ -158,7 +158,8 @@ var (
 	oidExtKeyUsage    = asn1.ObjectIdentifier{2, 5, 29, 37}
 	oidInfoAccess     = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 1}
 
-	oidUPN = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 20, 2, 3}
+	oidUPN            = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 20, 2, 3}
+	oidHardwareModule = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 8, 4} // RFC 4108, Section 5
 )
 
 func contentsOf(c *x509.Certificate) contents {
@@ -365,6 +366,11 @@ func generalNameText(tag int, value cryptobyte.String) string {
 		}
 		if oid.Equal(oidUPN) && explicit.ReadASN1(&text, cryptobyteasn1.UTF8String) {
 			return "UPN:" + string(text)
+		}
+		if oid.Equal(oidHardwareModule) {
+			if text, ok := profile.HardwareModuleText(explicit); ok {
+				return "HMN:" + text
+			}
 		}
 		return "otherName:" + oid.String() + "=#" + hex.EncodeToString(explicit)
 	case 1:

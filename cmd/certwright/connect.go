@@ -36,21 +36,23 @@ const (
 // defaultServer is where a server with the default settings listens.
 const defaultServer = "https://127.0.0.1:8443"
 
-// connection finds the server, the token and the root certificate. Its fields are flags; the environment, the data
-// folder's client.yaml and the defaults follow.
+// connection finds the server, the token and the root certificate. Its fields are flags; the environment, the login, the
+// data folder's client.yaml and the defaults follow.
 type connection struct {
-	env                             *environment
-	server, tokenFile, caFile, data string
+	env                                          *environment
+	server, tokenFile, caFile, data, contextName string
 }
 
 // connect adds the flags to a command and everything below it.
 func connect(env *environment, cmd *cobra.Command) *connection {
 	c := &connection{env: env}
 	f := cmd.PersistentFlags()
-	f.StringVar(&c.server, "server", "", "`URL` of the server (default: as client.yaml in the data folder says, else "+defaultServer+")")
-	f.StringVar(&c.tokenFile, "token-file", "", "`file` with the API token in its first line (default: admin.token in the data folder)")
-	f.StringVar(&c.caFile, "ca-file", "", "`file` with the root certificate that the server's own certificate is checked with (default: root.pem in the data folder)")
+	f.StringVar(&c.server, "server", "", "`URL` of the server (default: that of the login, else of client.yaml in the data folder, else "+defaultServer+")")
+	f.StringVar(&c.tokenFile, "token-file", "", "`file` with the API token in its first line (default: that of the login, else admin.token in the data folder)")
+	f.StringVar(&c.caFile, "ca-file", "", "`file` with the root certificate that the server's own certificate is checked with (default: that of the login, else root.pem in the data folder)")
 	f.StringVar(&c.data, "data", "", "data `folder` of the server on this machine (default: certwright in $XDG_DATA_HOME or ~/.local/share)")
+	f.StringVar(&c.contextName, "context", "", "the login of this `name`, as «certwright login» keeps them (default: the one in use)")
+	completeContexts(env, cmd)
 	return c
 }
 
@@ -61,8 +63,16 @@ type clientFile struct {
 	CAFile    string `yaml:"ca_file"`
 }
 
+// origin is a server that is known here, with what belongs to it.
+type origin struct {
+	what                        string // for messages
+	server, tokenFile, rootFile string
+	login                       *login // in place of the files
+}
+
 // target is what a connection comes to.
 type target struct {
+	context   string // of the login that it comes from; empty if from none
 	server    string
 	token     string
 	tokenHint string // why there is no token, and what to do; empty if there is one
@@ -96,44 +106,74 @@ func (c *connection) target(withToken bool) (target, error) {
 	if e, ok := errors.AsType[*config.Error](config.CheckEnvironment(c.env.environ)); ok && e.Hint != "" {
 		return target{}, e
 	}
-	data := c.dataFolder()
-	var file clientFile
-	if data != "" {
-		path := filepath.Join(data, clientFileName)
-		switch err := readYAML(path, &file); {
-		case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
-		case err != nil:
-			return target{}, fmt.Errorf("%s: %w", path, err)
-		}
-		file.TokenFile = cmp.Or(file.TokenFile, filepath.Join(data, tokenFileName))
-		file.CAFile = cmp.Or(file.CAFile, filepath.Join(data, rootFileName))
+	own, err := c.origin()
+	if err != nil {
+		return target{}, err
 	}
-	own := cmp.Or(file.Server, defaultServer)
-	t := target{server: strings.TrimRight(cmp.Or(c.server, c.setting("SERVER"), own), "/")}
-	foreign := !strings.EqualFold(t.server, strings.TrimRight(own, "/"))
-
-	var err error
-	if t.roots, err = c.roots(file.CAFile, foreign); err != nil || !withToken {
+	t := target{server: strings.TrimRight(cmp.Or(c.server, c.setting("SERVER"), own.server), "/")}
+	foreign := !strings.EqualFold(t.server, strings.TrimRight(own.server, "/"))
+	if own.login != nil && !foreign {
+		t.context = own.what
+	}
+	if t.roots, err = c.roots(own, foreign); err != nil || !withToken {
 		return t, err
 	}
-	t.token, t.tokenHint, err = c.token(file.TokenFile, own, foreign)
+	t.token, t.tokenHint, err = c.token(own, foreign)
 	return t, err
 }
 
-// roots returns the trust anchors: those of the named file, else of the data folder's, to which a foreign server adds
-// the system's. nil means the system's.
-func (c *connection) roots(own string, foreign bool) (*x509.CertPool, error) {
-	named := cmp.Or(c.caFile, c.setting("CA_FILE"))
-	path := cmp.Or(named, own)
-	if path == "" {
-		return nil, nil
+// origin returns the login, or the server of the data folder. A data folder that is named goes before a login that is not.
+func (c *connection) origin() (origin, error) {
+	name := cmp.Or(c.contextName, c.setting("CONTEXT"))
+	if name != "" || c.data == "" && c.setting("DATA") == "" {
+		all, err := readLogins(c.env)
+		if err != nil {
+			return origin{}, err
+		}
+		if name = cmp.Or(name, all.Current); name != "" {
+			l, err := all.get(name)
+			return origin{what: name, server: l.Server, login: &l}, err
+		}
 	}
-	text, err := os.ReadFile(path)
-	switch {
-	case err != nil && named == "":
-		return nil, nil // no server has run here, or it is not ours to read
+	own := origin{what: "data folder", server: defaultServer}
+	data := c.dataFolder()
+	if data == "" {
+		return own, nil
+	}
+	var file clientFile
+	path := filepath.Join(data, clientFileName)
+	switch err := readYAML(path, &file); {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 	case err != nil:
-		return nil, fmt.Errorf("reading the root certificate: %w", err)
+		return own, fmt.Errorf("%s: %w", path, err)
+	}
+	own.server = cmp.Or(file.Server, defaultServer)
+	own.tokenFile = cmp.Or(file.TokenFile, filepath.Join(data, tokenFileName))
+	own.rootFile = cmp.Or(file.CAFile, filepath.Join(data, rootFileName))
+	return own, nil
+}
+
+// roots returns the trust anchors: those of the named file, else of the origin, to which a foreign server adds the
+// system's. nil means the system's.
+func (c *connection) roots(own origin, foreign bool) (*x509.CertPool, error) {
+	named := cmp.Or(c.caFile, c.setting("CA_FILE"))
+	path := cmp.Or(named, own.rootFile)
+	var text []byte
+	if named == "" && own.login != nil {
+		text = []byte(own.login.Roots)
+		path = "the login " + own.what
+	} else if path != "" {
+		var err error
+		text, err = os.ReadFile(path)
+		switch {
+		case err != nil && named == "":
+			return nil, nil // no server has run here, or it is not ours to read
+		case err != nil:
+			return nil, fmt.Errorf("reading the root certificate: %w", err)
+		}
+	}
+	if len(text) == 0 && named == "" {
+		return nil, nil
 	}
 	pool := x509.NewCertPool()
 	if named == "" && foreign {
@@ -147,8 +187,8 @@ func (c *connection) roots(own string, foreign bool) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// token returns the API token. The one of the data folder goes to the data folder's own server only.
-func (c *connection) token(ownFile, own string, foreign bool) (token, hint string, err error) {
+// token returns the API token. That of the origin goes to the origin's own server only.
+func (c *connection) token(own origin, foreign bool) (token, hint string, err error) {
 	path := c.tokenFile
 	if path == "" {
 		if token := strings.TrimSpace(c.setting("TOKEN")); token != "" {
@@ -156,16 +196,20 @@ func (c *connection) token(ownFile, own string, foreign bool) (token, hint strin
 		}
 		path = c.setting("TOKEN_FILE")
 	}
-	const name = "name one with --token-file or CERTWRIGHT_TOKEN; «certwright token create» makes them"
+	const name = "name one with --token-file or CERTWRIGHT_TOKEN, or «certwright login»; «certwright token create» makes them"
 	named := path != ""
 	switch {
 	case named:
+	case foreign && own.login != nil:
+		return "", "the token of the login " + own.what + " is for " + own.server + " alone: " + name, nil
 	case foreign:
-		return "", "the token in the data folder is for " + own + " alone: " + name, nil
-	case ownFile == "":
+		return "", "the token in the data folder is for " + own.server + " alone: " + name, nil
+	case own.login != nil:
+		return own.login.Token, "", nil
+	case own.tokenFile == "":
 		return "", name, nil
 	default:
-		path = ownFile
+		path = own.tokenFile
 	}
 	token, err = c.readToken(path)
 	switch {
@@ -201,6 +245,9 @@ func (c *connection) readToken(path string) (string, error) {
 	return line, nil
 }
 
+// userAgent is what this program calls itself before a server.
+func userAgent() string { return "certwright/" + readBuild().Version }
+
 // call makes a command's RunE that has a client with a token.
 func (c *connection) call(do func(cmd *cobra.Command, api *client.Client, args []string) error) func(*cobra.Command, []string) error {
 	return c.with(true, do)
@@ -217,7 +264,7 @@ func (c *connection) with(token bool, do func(*cobra.Command, *client.Client, []
 		if err != nil {
 			return err
 		}
-		api, err := client.New(client.Config{URL: t.server, Token: t.token, Roots: t.roots, UserAgent: "certwright/" + readBuild().Version})
+		api, err := client.New(client.Config{URL: t.server, Token: t.token, Roots: t.roots, UserAgent: userAgent()})
 		if err != nil {
 			return &hintError{err: err, hint: "an address is given with --server or CERTWRIGHT_SERVER, a token with --token-file or CERTWRIGHT_TOKEN"}
 		}

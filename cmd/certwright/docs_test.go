@@ -48,7 +48,7 @@ func eachFile(t *testing.T, folder, ending string, f func(path string, text []by
 var mentions = regexp.MustCompile(`(«|\brun:? |^)certwright ([a-z][^»]*)`)
 
 // notCommands are texts of the program that begin with its name and stand for no command.
-var notCommands = regexp.MustCompile(`^certwright (kek (info )?v1|stub )`)
+var notCommands = regexp.MustCompile(`^certwright (kek (info )?v1|stub |cms )`)
 
 // planned are commands that hints name and that are being written.
 var planned = regexp.MustCompile(`^(store (copy|fence|unfence|grant)\b|audit verify --store)`)

@@ -35,16 +35,6 @@ func (c *choice) Set(s string) error {
 	return nil
 }
 
-// outputFlag adds --output to a command.
-func outputFlag(cmd *cobra.Command) *choice {
-	c := &choice{value: "table", allowed: []string{"table", "json"}}
-	cmd.Flags().Var(c, "output", "table for people, json for programs")
-	complete(cmd, "output", c.allowed...)
-	return c
-}
-
-func (c *choice) json() bool { return c.value == "json" }
-
 // complete tells shells the words that a flag takes. It fails only for a flag that does not exist.
 func complete(cmd *cobra.Command, flag string, words ...string) {
 	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)); err != nil {

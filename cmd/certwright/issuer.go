@@ -37,10 +37,10 @@ func newIssuerListCommand(env *environment, conn *connection) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if output.json() {
-			return writeJSON(env.out, struct {
+		if !output.forPeople() {
+			return output.write(env.out, struct {
 				Issuers []client.Issuer `json:"issuers"`
-			}{issuers})
+			}{issuers}, namesOf(issuers, func(i client.Issuer) string { return i.Name })...)
 		}
 		var rows [][]string
 		for _, i := range issuers {
@@ -82,8 +82,8 @@ trust it.`,
 			return err
 		}
 		switch {
-		case output.json():
-			return writeJSON(env.out, i)
+		case !output.forPeople():
+			return output.write(env.out, i, i.Name)
 		case asPEM, asChain:
 			certs, err := parsePEM(i.PEM)
 			if asChain && err == nil {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -42,10 +41,10 @@ func newProfileListCommand(env *environment, conn *connection) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if output.json() {
-			return writeJSON(env.out, struct {
+		if !output.forPeople() {
+			return output.write(env.out, struct {
 				Profiles []client.Profile `json:"profiles"`
-			}{profiles})
+			}{profiles}, namesOf(profiles, func(p client.Profile) string { return p.Name })...)
 		}
 		var rows [][]string
 		for _, p := range profiles {
@@ -84,8 +83,8 @@ func newProfileShowCommand(env *environment, conn *connection) *cobra.Command {
 			return err
 		case asYAML:
 			return writeProfileYAML(env, p)
-		case output.json():
-			return writeJSON(env.out, p)
+		case !output.forPeople():
+			return output.write(env.out, p, p.Name)
 		}
 		var f fields
 		f.add("Name", p.Name)
@@ -104,38 +103,14 @@ func newProfileShowCommand(env *environment, conn *connection) *cobra.Command {
 
 // writeProfileYAML writes a file for «apply», the fields in the order of the configuration.
 func writeProfileYAML(env *environment, p client.Profile) error {
-	var config yaml.Node
-	if err := yaml.Unmarshal(p.Config, &config); err != nil || len(config.Content) != 1 { // JSON is YAML
-		return fmt.Errorf("the configuration of %s cannot be read", p.Name)
+	config, err := nodeOf(p.Config)
+	if err != nil {
+		return fmt.Errorf("the configuration of %s cannot be read: %w", p.Name, err)
 	}
-	plain(config.Content[0])
 	file := yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{
-		{Kind: yaml.ScalarNode, Value: "profiles"}, {Kind: yaml.SequenceNode, Content: config.Content},
+		{Kind: yaml.ScalarNode, Value: "profiles"}, {Kind: yaml.SequenceNode, Content: []*yaml.Node{config}},
 	}}
-	var b bytes.Buffer
-	enc := yaml.NewEncoder(&b)
-	enc.SetIndent(2)
-	if err := enc.Encode(&file); err != nil {
-		return err
-	}
-	for line := range strings.Lines(b.String()) {
-		fmt.Fprintln(env.out, visible(strings.TrimSuffix(line, "\n")))
-	}
-	return nil
-}
-
-// plain takes JSON's braces and quotes from a node, where YAML can do without.
-func plain(n *yaml.Node) {
-	n.Style &^= yaml.FlowStyle
-	if n.Kind == yaml.ScalarNode && n.Tag == "!!str" {
-		n.Style &^= yaml.DoubleQuotedStyle
-	}
-	for _, c := range n.Content {
-		plain(c)
-	}
-	if n.Kind == yaml.SequenceNode && !slices.ContainsFunc(n.Content, func(c *yaml.Node) bool { return c.Kind != yaml.ScalarNode }) || len(n.Content) == 0 {
-		n.Style |= yaml.FlowStyle
-	}
+	return encodeYAML(env.out, &file)
 }
 
 func originOf(p client.Profile) string {
@@ -165,10 +140,10 @@ func newProfileHistoryCommand(env *environment, conn *connection) *cobra.Command
 		if err != nil {
 			return err
 		}
-		if output.json() {
-			return writeJSON(env.out, struct {
+		if !output.forPeople() {
+			return output.write(env.out, struct {
 				Versions []client.ProfileVersion `json:"versions"`
-			}{versions})
+			}{versions}, namesOf(versions, func(v client.ProfileVersion) string { return fmt.Sprint(v.Version) })...)
 		}
 		var rows [][]string
 		for _, v := range versions {
@@ -301,7 +276,7 @@ look, for other programs to read; it is signed by a key that nobody has, in the 
 	f.StringVar(&r.Issuer, "issuer", "", "`name` of the issuer (default: the only one)")
 	f.StringVar(&r.Device, "device", "", "`identity` of the device")
 	f.BoolVar(&asPEM, "pem", false, "print the certificate alone, PEM")
-	output := outputFlag(cmd)
+	output := documentFlag(cmd)
 	run := conn.call(func(cmd *cobra.Command, api *client.Client, args []string) error {
 		var err error
 		if r.CSR, _, err = readRequest(env, csr); err != nil {
@@ -324,8 +299,8 @@ look, for other programs to read; it is signed by a key that nobody has, in the 
 			warn(env, "%s", w)
 		}
 		switch {
-		case output.json():
-			return writeJSON(env.out, d)
+		case !output.forPeople():
+			return output.write(env.out, d)
 		case asPEM:
 			_, err := fmt.Fprint(env.out, d.PEM)
 			return err

@@ -23,6 +23,7 @@ const (
 	groupCertificates = "certificates"
 	groupAuthority    = "authority"
 	groupServer       = "server"
+	groupHere         = "here"
 )
 
 func newRootCommand(env *environment) *cobra.Command {
@@ -31,9 +32,9 @@ func newRootCommand(env *environment) *cobra.Command {
 		Short: "Private certificate authority",
 		Long: `Certwright is a private certificate authority: a server, and the commands to work with it.
 
-Commands find the server by themselves when it runs on this machine under the same user. For another one, name it with
---server, its token with --token-file and its root certificate with --ca-file, or set CERTWRIGHT_SERVER,
-CERTWRIGHT_TOKEN or CERTWRIGHT_TOKEN_FILE, and CERTWRIGHT_CA_FILE.
+Commands find the server by themselves when it runs on this machine under the same user. For another one, «certwright
+login URL» once. Or name it with --server, its token with --token-file and its root certificate with --ca-file, or set
+CERTWRIGHT_SERVER, CERTWRIGHT_TOKEN or CERTWRIGHT_TOKEN_FILE, and CERTWRIGHT_CA_FILE.
 
 Exit codes: 0 it worked, 1 it did not, 2 the command line is wrong.`,
 		Example: `  certwright serve
@@ -55,12 +56,14 @@ Exit codes: 0 it worked, 1 it did not, 2 the command line is wrong.`,
 		&cobra.Group{ID: groupCertificates, Title: "Certificates:"},
 		&cobra.Group{ID: groupAuthority, Title: "The authority:"},
 		&cobra.Group{ID: groupServer, Title: "The server:"},
+		&cobra.Group{ID: groupHere, Title: "You and this program:"},
 	)
 	root.AddCommand(
 		newCertCommand(env),
 		newIssuerCommand(env), newTrustCommand(env), newProfileCommand(env), newApplyCommand(env), newTokenCommand(env), newAuditCommand(env),
 		newServeCommand(env), newStoreCommand(env), newCheckCommand(env), newHealthCheckCommand(env), newKeyCommand(env), newAdminCommand(env),
-		newWhoAmICommand(env), newVersionCommand(env),
+		newLoginCommand(env), newLogoutCommand(env), newContextCommand(env), newWhoAmICommand(env),
+		newVersionCommand(env), newManCommand(),
 	)
 	return root
 }

@@ -299,6 +299,7 @@ is 1 when one is serious.`,
 
 func findingsCommand(env *environment, use, short, long, example string, check func(*cobra.Command, config.Config) ([]store.Finding, error)) *cobra.Command {
 	var f settings
+	var output *records
 	cmd := &cobra.Command{
 		Use: use, Short: short, Long: long, Args: takes(), Example: example,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -317,10 +318,18 @@ func findingsCommand(env *environment, use, short, long, example string, check f
 				if finding.Serious {
 					mark, serious = "SERIOUS", serious+1
 				}
+				if !output.forPeople() {
+					continue
+				}
 				fmt.Fprintf(env.out, "%s  %s\n         mend: %s\n", mark, visible(finding.What), visible(finding.Mend))
 			}
+			if !output.forPeople() {
+				if err := output.write(env.out, findingsDocument(found)); err != nil {
+					return err
+				}
+			}
 			switch {
-			case len(found) == 0:
+			case len(found) == 0 && output.forPeople():
 				fmt.Fprintln(env.out, "Nothing found.")
 			case serious > 0:
 				return failure("each finding above says how to mend it", "%d of %d findings are serious", serious, len(found))
@@ -329,7 +338,24 @@ func findingsCommand(env *environment, use, short, long, example string, check f
 		},
 	}
 	f.add(cmd)
+	output = documentFlag(cmd)
 	return cmd
+}
+
+// findingsDocument lays findings out for programs.
+func findingsDocument(found []store.Finding) any {
+	type finding struct {
+		Serious bool   `json:"serious"`
+		What    string `json:"what"`
+		Mend    string `json:"mend"`
+	}
+	document := struct {
+		Findings []finding `json:"findings"`
+	}{[]finding{}}
+	for _, f := range found {
+		document.Findings = append(document.Findings, finding(f))
+	}
+	return document
 }
 
 func newKeyCommand(env *environment) *cobra.Command {

@@ -73,8 +73,8 @@ NAME says who or what uses it, and stands in the audit trail as token:NAME. With
 			t.Token = ""
 		}
 		switch {
-		case output.json():
-			return writeJSON(env.out, t)
+		case !output.forPeople():
+			return output.write(env.out, t, t.ID)
 		case out == "":
 			fmt.Fprintln(env.out, visible(secret))
 		}
@@ -124,10 +124,10 @@ func newTokenListCommand(env *environment, conn *connection) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if output.json() {
-			return writeJSON(env.out, struct {
+		if !output.forPeople() {
+			return output.write(env.out, struct {
 				Tokens []client.Token `json:"tokens"`
-			}{tokens})
+			}{tokens}, namesOf(tokens, func(t client.Token) string { return t.ID })...)
 		}
 		var rows [][]string
 		for _, t := range tokens {

@@ -62,6 +62,7 @@ func versionOf(info *debug.BuildInfo) string {
 func newVersionCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "version",
+		GroupID: groupHere,
 		Short:   "Show the version of this program",
 		Long:    "Show the version of this program. The server's stands in the answer of GET /api/v1/server.",
 		Example: "  certwright version\n  certwright version --output json",
@@ -70,8 +71,8 @@ func newVersionCommand(env *environment) *cobra.Command {
 	output := outputFlag(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		b := readBuild()
-		if output.json() {
-			return writeJSON(env.out, b)
+		if !output.forPeople() {
+			return output.write(env.out, b, b.Version)
 		}
 		var f fields
 		f.add("Version", b.Version)

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"encoding/json"
-	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -10,18 +8,10 @@ import (
 	"github.com/certwright/certwright/pkg/client"
 )
 
-// holder is what a token stands for.
-type holder struct {
-	Name     string   `json:"name"`
-	Role     string   `json:"role"`
-	Issuers  []string `json:"issuers,omitempty"`
-	Profiles []string `json:"profiles,omitempty"`
-}
-
 func newWhoAmICommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "whoami",
-		GroupID: groupServer,
+		GroupID: groupHere,
 		Short:   "Show who the token says you are, and which server answers",
 		Example: "  certwright whoami\n  certwright whoami --token-file deploy.token",
 		Args:    takes(),
@@ -29,16 +19,12 @@ func newWhoAmICommand(env *environment) *cobra.Command {
 	conn := connect(env, cmd)
 	output := outputFlag(cmd)
 	cmd.RunE = conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {
-		text, err := api.File(cmd.Context(), "whoami")
+		h, err := api.WhoAmI(cmd.Context())
 		if err != nil {
 			return err
 		}
-		var h holder
-		if err := json.Unmarshal(text, &h); err != nil {
-			return fmt.Errorf("reading the server's answer: %w", err)
-		}
-		if output.json() {
-			return writeJSON(env.out, h)
+		if !output.forPeople() {
+			return output.write(env.out, h, h.Name)
 		}
 		server, err := api.Server(cmd.Context())
 		if err != nil {
@@ -56,6 +42,10 @@ func newWhoAmICommand(env *environment) *cobra.Command {
 		f.add("Issuers", limits(h.Issuers))
 		f.add("Profiles", limits(h.Profiles))
 		f.add("Server", "Certwright "+server.Version+" with "+server.Store+", started "+stampFor(server.Started, env.now()))
+		if t, err := conn.target(false); err == nil {
+			f.add("Address", t.server)
+			f.add("Login", t.context)
+		}
 		f.add("Published at", server.PublicURL)
 		return f.write(env.out)
 	})

@@ -575,6 +575,19 @@ func (c *Client) VerifyAudit(ctx context.Context, checkpoints ...string) (v Veri
 	return v, c.do(ctx, http.MethodGet, "/audit/verify", q, nil, &v)
 }
 
+// WhoAmI is what a token stands for.
+type WhoAmI struct {
+	Name     string   `json:"name"` // as it stands in the audit trail
+	Role     string   `json:"role"`
+	Issuers  []string `json:"issuers,omitempty"`  // that it may use; empty: all
+	Profiles []string `json:"profiles,omitempty"` // that it may use; empty: all
+}
+
+// WhoAmI returns what the client's token stands for.
+func (c *Client) WhoAmI(ctx context.Context) (w WhoAmI, err error) {
+	return w, c.do(ctx, http.MethodGet, "/whoami", nil, nil, &w)
+}
+
 // Self returns the certificate that the client presents. It takes Config.Certificate and the mTLS listener.
 func (c *Client) Self(ctx context.Context) (cert Certificate, err error) {
 	return cert, c.do(ctx, http.MethodGet, "/self", nil, nil, &cert)

@@ -10,7 +10,7 @@ import (
 )
 
 // others are the variables that are no settings of the process: which file, and what the command line reads.
-var others = []string{"CONFIG", "KEY_PASSPHRASE", "SERVER", "TOKEN", "TOKEN_FILE", "CA_FILE"}
+var others = []string{"CONFIG", "KEY_PASSPHRASE", "SERVER", "TOKEN", "TOKEN_FILE", "CA_FILE", "CONTEXT"}
 
 // testPrefix begins the variables of the tests, which are nobody else's business.
 const testPrefix = EnvPrefix + "TEST_"

@@ -61,7 +61,7 @@ type Certificate struct {
 	Fingerprint    Fingerprint
 	SPKIHash       [32]byte // SHA-256 of the SubjectPublicKeyInfo
 	Subject        string   // RFC 4514, for people and search
-	SANs           []string // "DNS:...", "IP:...", "URI:...", "email:...", "UPN:...", in the order of the extension
+	SANs           []string // "DNS:...", "IP:...", "URI:...", "email:...", "UPN:...", "HMN:...", in the order of the extension
 	Profile        string
 	ProfileVersion int
 	Requester      string      // the principal's name

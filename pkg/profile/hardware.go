@@ -43,6 +43,14 @@ func parseHardwareModule(n *der.GeneralName) (hardwareModule, error) {
 	return m, m.check()
 }
 
+// HardwareModuleText returns the value of an otherName id-on-hardwareModuleName, a HardwareModuleName in DER, as people
+// write it behind "HMN:". It reports false when the value is none.
+func HardwareModuleText(value []byte) (string, bool) {
+	name := der.HardwareModuleName(value)
+	m, err := parseHardwareModule(&name)
+	return m.String(), err == nil
+}
+
 func (m hardwareModule) check() error {
 	if len(m.serial) == 0 || len(m.serial) > maxHardwareSerial {
 		return fmt.Errorf("a hardware module name whose serial number has %d octets, want 1 to %d", len(m.serial), maxHardwareSerial)
