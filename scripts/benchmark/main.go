@@ -11,9 +11,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -53,6 +55,10 @@ type options struct {
 	json        string
 	profile     string
 	stepCA      string
+	serials     int // of ocsp
+	nginx       string
+	cfssl       string
+	openssl     string
 }
 
 func run(ctx context.Context, args []string) error {
@@ -71,8 +77,20 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&o.json, "json", "", "write the figures to `FILE` too")
 	flags.StringVar(&o.profile, "profile", "", "have perf write a profile of the server to `FILE`")
 	flags.StringVar(&o.stepCA, "step-ca", "", "measure this step-ca program too, `FILE`")
-	if len(args) == 0 || args[0] != "issue" {
-		fmt.Fprintln(os.Stderr, "error: say what to measure: issue")
+	flags.IntVar(&o.serials, "serials", kept, "how many certificates ocsp asks for in turn")
+	flags.StringVar(&o.nginx, "nginx", "", "have ocsp measure this nginx too, `FILE`")
+	flags.StringVar(&o.cfssl, "cfssl", "", "have ocsp measure this cfssl too, `FILE`")
+	flags.StringVar(&o.openssl, "openssl", "", "have ocsp measure this openssl too, `FILE`")
+	operations := map[string]func() (any, error){
+		"issue": func() (any, error) { return issue(ctx, o) },
+		"ocsp":  func() (any, error) { return measureOCSP(ctx, o) },
+	}
+	operation := func() (any, error) { return nil, nil }
+	if len(args) > 0 {
+		operation = operations[args[0]]
+	}
+	if len(args) == 0 || operation == nil {
+		fmt.Fprintln(os.Stderr, "error: say what to measure: "+strings.Join(slices.Sorted(maps.Keys(operations)), ", "))
 		flags.Usage()
 		return errUsage
 	}
@@ -101,12 +119,14 @@ func run(ctx context.Context, args []string) error {
 		return wrong("--connections is 1 to 4096, not %d", o.connections)
 	case o.duration < time.Second:
 		return wrong("--duration is a second or more, not %s", o.duration)
+	case o.serials < 1:
+		return wrong("--serials is 1 or more, not %d", o.serials)
 	case o.key != keyP256 && o.key != keyRSA2048:
 		return wrong("--key is %s or %s, not %q", keyP256, keyRSA2048, o.key)
 	case store != "sqlite" && (o.database == "" || o.postmaster == 0):
 		return wrong("--store %s takes --database and --postmaster", store)
 	}
-	r, err := issue(ctx, o)
+	r, err := operation()
 	if err != nil {
 		return err
 	}

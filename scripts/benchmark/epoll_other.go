@@ -1,0 +1,31 @@
+//go:build !linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+)
+
+type poller struct {
+	address     netip.AddrPort
+	next        func(conn, n int) []byte
+	check       func(n int, body []byte) error
+	connections int
+	duration    time.Duration
+	edge        func() error
+}
+
+type polled struct {
+	latency histogram
+	took    time.Duration
+	all     int
+	checked int
+	redials int
+}
+
+func (p *poller) run(context.Context) (*polled, error) {
+	return nil, errors.New("this benchmark runs on Linux only")
+}
