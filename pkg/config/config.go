@@ -90,7 +90,7 @@ type CRL struct {
 	// NextUpdate is how long verifiers may use a CRL: how long an outage of this server can last before they refuse
 	// everybody. Default: 168h.
 	NextUpdate Duration `yaml:"next_update"`
-	// Coalesce is how long a revocation waits for others, so that a storm costs one CRL. Default: 200ms.
+	// Coalesce is how long a revocation waits for others, so that a storm costs one CRL. Default: 500ms.
 	Coalesce Duration `yaml:"coalesce"`
 }
 
@@ -266,7 +266,7 @@ func (c *Config) Complete() error {
 	setDefault(&c.Init.Name, "Certwright")
 	setDuration(&c.CRL.Interval, time.Hour)
 	setDuration(&c.CRL.NextUpdate, 7*24*time.Hour)
-	setDuration(&c.CRL.Coalesce, 200*time.Millisecond)
+	setDuration(&c.CRL.Coalesce, 500*time.Millisecond)
 	if c.CRL.NextUpdate < 2*c.CRL.Interval {
 		return wrong("crl.next_update", "%s is less than twice crl.interval (%s): one missed CRL would lock everybody out",
 			time.Duration(c.CRL.NextUpdate), time.Duration(c.CRL.Interval))

@@ -1,11 +1,12 @@
 package crl
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"iter"
 	"math/big"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/certwright/certwright/pkg/der"
@@ -18,158 +19,402 @@ import (
 // iterEntries is what the store streams.
 type iterEntries = iter.Seq2[store.RevokedEntry, error]
 
-// chunkSize is how much memory entries are encoded into at a time. One slice for all would be copied as it grows.
-const chunkSize = 256 << 10
+// maxPending is how many events wait at the most, in a replica that makes no lists, until its entries take them in.
+const maxPending = 1000
 
-// build makes the key's complete list and records it. It returns store.ErrStale when another replica was faster.
-func (p *Publisher) build(ctx context.Context, key *issuer.Key, scheduled bool) (*Published, error) {
+// build makes the lists of the key that choose returns, once all that happened is known, and records them, all or none: under
+// a lease, if there is one. It returns store.ErrStale when another replica was faster. The caller holds work.
+func (p *Publisher) build(ctx context.Context, key *issuer.Key, pl plan, choose func() (due []planned, scheduled bool), under *store.Lease) ([]*Published, error) {
 	now, err := p.cfg.Clock.Check()
 	if err != nil {
 		return nil, err
 	}
-	// The number comes first: whatever another replica publishes from here on takes it, and then RecordCRL refuses.
-	number, err := p.nextNumber(ctx, key)
+	// The numbers come first: whatever another replica publishes from here on takes them, and then RecordCRL refuses.
+	numbers, err := p.cfg.Store.CRLNumbers(ctx)
 	if err != nil {
 		return nil, err
 	}
-	previous := p.latest(key)
-	if previous == nil || previous.Number+1 != number {
-		if previous, err = p.load(ctx, key); err != nil {
-			return nil, err
-		}
-	}
-	carried, err := p.cfg.Store.LatestScheduledCRL(ctx, key.ID, pki.ScopeFull)
-	if err != nil && !fault.Is(err, fault.NotFound) {
+	if err := p.refreshKey(ctx, key, numbers[key.ID]); err != nil {
 		return nil, err
 	}
-
-	c := pki.CRL{
-		IssuerKeyID: key.ID,
-		Scope:       pki.ScopeFull,
-		// Unix seconds stay ahead of what was published after a backup that is now restored.
-		Number:    max(number, now.Unix()),
-		Scheduled: scheduled,
-		CreatedAt: now,
-	}
-	c.ThisUpdate = now.Add(-p.cfg.Backdate).Truncate(time.Second)
-	if previous != nil && c.ThisUpdate.Before(previous.ThisUpdate) {
-		c.ThisUpdate = previous.ThisUpdate // time does not go back for verifiers
-	}
-	c.NextUpdate = now.Add(p.cfg.NextUpdate).Truncate(time.Second)
-	if !c.NextUpdate.After(c.ThisUpdate) {
-		c.NextUpdate = c.ThisUpdate.Add(p.cfg.NextUpdate)
-	}
-
-	change, rows, err := p.cfg.Store.Revocations(ctx, key.ID, pki.ScopeFull)
-	if err != nil {
+	thisUpdate := p.thisUpdate(key, now)
+	if err := p.current(ctx, key, pl, thisUpdate); err != nil {
 		return nil, err
 	}
-	c.Change = change
-	var encoded der.CRLEntries
-	if encoded, c.Entries, err = encodeEntries(rows, carried, c.ThisUpdate); err != nil {
-		return nil, err
-	}
-	if c.DER, err = sign(key, c, encoded); err != nil {
-		return nil, err
-	}
-	if err := p.cfg.Store.RecordCRL(ctx, c); err != nil {
-		return nil, err
-	}
-	return newPublished(key.KeyID, c, p.cfg.Backdate), nil
-}
+	due, scheduled := choose()
 
-// nextNumber returns one more than the number of the newest list in the store, which thereby tells whether a known list
-// is still the newest without reading it.
-func (p *Publisher) nextNumber(ctx context.Context, key *issuer.Key) (int64, error) {
-	return p.cfg.Store.NextCRLNumber(ctx, key.ID, pki.ScopeFull, 0)
-}
-
-// mayLeave tells whether an entry may be left out, given the newest list that the timer made.
-//
-// "An entry MUST NOT be removed from the CRL until it appears on one regularly scheduled CRL issued beyond the revoked
-// certificate's validity period" (RFC 5280, Section 3.3). The scheduled list was issued beyond it when its thisUpdate
-// lies after notAfter, which is inclusive. The entry appeared on it, or on a scheduled one before that, when the list
-// shows a state as late as the entry's last change: at that state the certificate was what it is now, and lists leave
-// nothing out but by this very rule. A certificate that is revoked after its end, or whose hold becomes a revocation
-// then, has a later change and so appears once more.
-func mayLeave(e store.RevokedEntry, scheduled pki.CRL) bool {
-	return e.NotAfter.Before(scheduled.ThisUpdate) && e.Change <= scheduled.Change
-}
-
-// encodeEntries encodes the entries that the list must have, and counts them.
-//
-// A list cannot know of what was after its thisUpdate, and checkers say so of a revocationDate that is later. Since
-// thisUpdate is backdated, such an entry has the date of the list until a later one can have the true date; thereby a
-// certificate is never said to be revoked later than it was.
-func encodeEntries(rows iterEntries, scheduled pki.CRL, thisUpdate time.Time) (der.CRLEntries, int, error) {
-	var chunks [][]byte
-	var chunk []byte
-	count := 0
-	for e, err := range rows {
-		if err != nil {
-			return der.CRLEntries{}, 0, fmt.Errorf("reading revocations: %w", err)
-		}
-		if mayLeave(e, scheduled) {
-			continue
-		}
-		if cap(chunk)-len(chunk) < 128 { // an entry has 88 octets at most
-			if chunk != nil {
-				chunks = append(chunks, chunk)
-			}
-			chunk = make([]byte, 0, chunkSize)
-		}
-		date := e.Revocation.RevokedAt.Truncate(time.Second)
-		if date.After(thisUpdate) {
-			date = thisUpdate
-		}
-		chunk, err = der.AppendCRLEntry(chunk, &der.CRLEntry{
-			SerialNumber:   e.Serial.Bytes(),
-			RevocationDate: date,
-			Reason:         int(reason(e.Revocation)),
-			InvalidityDate: e.Revocation.InvalidityDate.Truncate(time.Second),
+	// Unix seconds stay ahead of what was published after a backup that is now restored. Lists that are made together have
+	// one number: a complete one and its delta must (RFC 5280, Section 5.2.3), the others may.
+	number := now.Unix()
+	for _, s := range due {
+		number = max(number, numbers[key.ID][s.scope]+1, numbers[key.ID][s.scope+deltaSuffix]+1)
+	}
+	var lists []pki.CRL
+	for _, s := range due {
+		made, err := p.lists(key, pl, s, pki.CRL{
+			IssuerKeyID: key.ID, Scope: s.scope, Shard: s.shard, Number: number, ThisUpdate: thisUpdate, Scheduled: scheduled, CreatedAt: now,
 		})
 		if err != nil {
-			return der.CRLEntries{}, 0, fmt.Errorf("entry of serial number %s: %w", e.Serial, err)
+			return nil, err
 		}
-		count++
+		lists = append(lists, made...)
 	}
-	if chunk != nil {
-		chunks = append(chunks, chunk)
-	}
-	return der.EncodedEntries(chunks...), count, nil
-}
-
-// reason returns the reasonCode of an entry. der leaves unspecified out (RFC 5280, Section 5.3.1).
-func reason(r pki.Revocation) pki.Reason {
-	if r.Status == pki.OnHold {
-		return pki.CertificateHold
-	}
-	return r.Reason
-}
-
-// sign encodes and signs the list. It is of version 2, with authorityKeyIdentifier and cRLNumber (RFC 5280, Section
-// 5.2), and without issuingDistributionPoint, since it covers everything.
-func sign(key *issuer.Key, c pki.CRL, entries der.CRLEntries) ([]byte, error) {
-	algorithm, err := der.SignatureAlgorithmFor(key.Signer.Public())
-	if err != nil {
+	if err := p.cfg.Store.RecordCRL(ctx, under, lists...); err != nil {
 		return nil, err
 	}
-	keyID := key.Certificate.SubjectKeyId
-	if len(keyID) == 0 { // imported: RFC 5280, Section 5.2.1 wants the extension in any case
-		keyID = der.SubjectKeyID(key.Certificate.RawSubjectPublicKeyInfo)
+	made := make([]*Published, len(lists))
+	for i, c := range lists {
+		made[i] = newPublished(key.KeyID, c, p.cfg.Backdate)
 	}
-	const besidesEntries = 2048
-	out := bytes.NewBuffer(make([]byte, 0, int(entries.Size)+len(key.Certificate.RawSubject)+besidesEntries))
-	err = der.WriteCRL(out, &der.CRLConfig{
-		SignatureAlgorithm: algorithm,
-		Issuer:             key.Certificate.RawSubject,
-		AuthorityKeyID:     keyID,
-		Number:             big.NewInt(c.Number),
-		ThisUpdate:         c.ThisUpdate,
-		NextUpdate:         c.NextUpdate,
-	}, entries, key.Signer)
+	p.publish(key, made)
+	return made, p.list(ctx, key, pl, due, now)
+}
+
+// list notes that the lists of a set, which were all made, name its addresses: certificates may carry them from now on.
+func (p *Publisher) list(ctx context.Context, key *issuer.Key, pl plan, made []planned, now time.Time) error {
+	for _, a := range pl.unlisted {
+		if !slices.ContainsFunc(made, func(s planned) bool { return s.anew && strings.HasPrefix(s.scope, a.Set+"/") }) {
+			continue
+		}
+		if err := p.cfg.Store.ListCRLAddress(ctx, key.ID, a.Set, a.URL, now); err != nil {
+			return err
+		}
+		p.mu.Lock()
+		p.key(key.KeyID).listed[a.URL] = true
+		p.mu.Unlock()
+	}
+	return nil
+}
+
+// thisUpdate returns the thisUpdate of what is made now. For verifiers time does not go back.
+func (p *Publisher) thisUpdate(key *issuer.Key, now time.Time) time.Time {
+	at := now.Add(-p.cfg.Backdate).Truncate(time.Second)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.key(key.KeyID).lists {
+		if l.latest != nil && l.latest.ThisUpdate.After(at) {
+			at = l.latest.ThisUpdate
+		}
+	}
+	return at
+}
+
+// lists returns the complete list of a scope and, by the plan, its delta list. c has what they have in common.
+func (p *Publisher) lists(key *issuer.Key, pl plan, s planned, c pki.CRL) ([]pki.CRL, error) {
+	es := p.state(key).entries
+	ends := func(life time.Duration) time.Time {
+		end := c.CreatedAt.Add(life).Truncate(time.Second)
+		if !end.After(c.ThisUpdate) {
+			end = c.ThisUpdate.Add(life)
+		}
+		return end
+	}
+	c.Change = es.change
+	parts, size, count := es.complete(s.scope)
+	c.Entries, c.NextUpdate = count, ends(pl.NextUpdate)
+	base, changed := p.base(key, s.scope)
+	if pl.Delta {
+		c.Base = base == 0 || c.Scheduled && c.CreatedAt.Sub(changed.at) >= pl.BaseInterval
+	}
+	config := der.CRLConfig{Number: big.NewInt(c.Number), ThisUpdate: c.ThisUpdate, NextUpdate: c.NextUpdate, IssuingDistributionPoint: s.idp}
+	full := config
+	if pl.Delta {
+		full.FreshestCRL = s.freshest
+	}
+	var err error
+	if c.Parts, err = sign(key, full, parts, size); err != nil || !pl.Delta {
+		return []pki.CRL{c}, err
+	}
+
+	// The delta goes on from the base before, when this list is one: verifiers have that.
+	d := c
+	d.Scope, d.Base, d.NextUpdate = s.scope+deltaSuffix, false, ends(pl.DeltaNextUpdate)
+	config.NextUpdate, config.DeltaBase = d.NextUpdate, big.NewInt(base)
+	since := changed.change
+	if base == 0 {
+		config.DeltaBase, since = config.Number, c.Change
+	}
+	if parts, size, d.Entries, err = es.delta(s.scope, since, c.ThisUpdate); err != nil {
+		return nil, err
+	}
+	d.Parts, err = sign(key, config, parts, size)
+	return []pki.CRL{c, d}, err
+}
+
+// sign signs a list of entries that are encoded, and returns its parts. It is of version 2, with authorityKeyIdentifier
+// and cRLNumber (RFC 5280, Section 5.2).
+func sign(key *issuer.Key, c der.CRLConfig, entries []pki.CRLPart, size int64) ([]pki.CRLPart, error) {
+	var err error
+	if c.SignatureAlgorithm, err = der.SignatureAlgorithmFor(key.Signer.Public()); err != nil {
+		return nil, err
+	}
+	c.Issuer, c.AuthorityKeyID = key.Certificate.RawSubject, key.Certificate.SubjectKeyId
+	if len(c.AuthorityKeyID) == 0 { // imported: RFC 5280, Section 5.2.1 wants the extension in any case
+		c.AuthorityKeyID = der.SubjectKeyID(key.Certificate.RawSubjectPublicKeyInfo)
+	}
+	before, after, err := der.SignCRL(&c, der.CRLEntries{Size: size, All: func(yield func([]byte, error) bool) {
+		for _, p := range entries {
+			if !yield(p.Data, nil) {
+				return
+			}
+		}
+	}}, key.Signer)
 	if err != nil {
 		return nil, fmt.Errorf("signing the CRL: %w", err)
 	}
-	return out.Bytes(), nil
+	parts := make([]pki.CRLPart, 0, len(entries)+2)
+	parts = append(append(parts, pki.NewCRLPart(before)), entries...)
+	return append(parts, pki.NewCRLPart(after)), nil
+}
+
+// current brings the key's entries to the state that the store has now, for lists of thisUpdate. The caller holds work.
+func (p *Publisher) current(ctx context.Context, key *issuer.Key, pl plan, thisUpdate time.Time) error {
+	k := p.state(key)
+	p.mu.Lock()
+	marks := k.marks
+	p.mu.Unlock()
+	if k.entries == nil {
+		if err := p.loadEntries(ctx, key, pl, thisUpdate); err != nil {
+			return err
+		}
+	}
+	// Whoever has read the events that are there after the head has seen every change up to the head.
+	head, err := p.cfg.Store.Head(ctx)
+	if err != nil {
+		return err
+	}
+	p.turn.Lock()
+	err = p.readEvents(ctx)
+	seen := p.seenStatus
+	p.turn.Unlock()
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	k.shown = max(k.shown, marks)
+	p.mu.Unlock()
+	return p.applyPending(key, pl, max(head.Change, seen), thisUpdate)
+}
+
+// applyPending has the key's entries take in what Follow has read.
+func (p *Publisher) applyPending(key *issuer.Key, pl plan, change int64, thisUpdate time.Time) error {
+	p.mu.Lock()
+	k := p.key(key.KeyID)
+	events, leave := k.pending, p.leaving(k, pl)
+	k.pending = nil
+	oldest := int64(-1) // the change of the oldest base in use
+	for scope, l := range k.lists {
+		if pl.Delta && l.base.number > 0 && (oldest < 0 || l.base.change < oldest) && !isDelta(scope) {
+			oldest = l.base.change
+		}
+	}
+	p.mu.Unlock()
+	if oldest < 0 {
+		oldest = change
+	}
+	if err := k.entries.apply(events, change, leave, thisUpdate, p.known(key)); err != nil {
+		p.mu.Lock()
+		k.entries, k.following = nil, false // read anew
+		p.mu.Unlock()
+		return err
+	}
+	for _, s := range k.entries.shares {
+		s.forget(oldest)
+	}
+	return nil
+}
+
+// loadEntries reads the key's entries from the store.
+func (p *Publisher) loadEntries(ctx context.Context, key *issuer.Key, pl plan, thisUpdate time.Time) error {
+	p.mu.Lock()
+	k := p.key(key.KeyID)
+	k.following, k.pending = true, nil // what happens from here on waits
+	leave := p.leaving(k, pl)
+	p.mu.Unlock()
+	change, rows, err := p.cfg.Store.Revocations(ctx, key.ID, pki.ScopeFull)
+	if err != nil {
+		return err
+	}
+	es, err := load(change, rows, leave, thisUpdate, p.known(key))
+	if err != nil {
+		return err
+	}
+	if pl.Delta {
+		if err := p.loadReleased(ctx, key, es); err != nil {
+			return err
+		}
+	}
+	p.mu.Lock()
+	k.entries = es
+	p.mu.Unlock()
+	return nil
+}
+
+// loadReleased reads which certificates were released since the bases that delta lists build on.
+func (p *Publisher) loadReleased(ctx context.Context, key *issuer.Key, es *entries) error {
+	p.mu.Lock()
+	after := es.change
+	for scope, l := range p.key(key.KeyID).lists {
+		if l.base.number > 0 && !isDelta(scope) {
+			after = min(after, l.base.change)
+		}
+	}
+	p.mu.Unlock()
+	for after < es.change {
+		events, err := p.cfg.Store.StatusEvents(ctx, after, eventPage)
+		if err != nil {
+			return err
+		}
+		if len(events) == 0 {
+			break
+		}
+		for _, e := range events {
+			after = max(after, e.Change)
+			if e.IssuerKeyID != key.ID || e.Change > es.change {
+				continue
+			}
+			s := es.share(e.Scope)
+			delete(s.released, e.Serial)
+			if e.Revocation == nil {
+				s.released[e.Serial] = e.Change
+			}
+		}
+	}
+	return nil
+}
+
+// leaving returns what may leave each share: what the full list has carried, and that of its scope if there is one. The
+// caller holds mu.
+func (p *Publisher) leaving(k *keyState, pl plan) leaving {
+	out := leaving{full: k.list(pki.ScopeFull).scheduled.carried, scopes: map[string]carried{}}
+	for _, s := range pl.scopes[1:] {
+		c := k.list(s.scope).scheduled.carried
+		c.change = min(c.change, out.full.change)
+		if out.full.thisUpdate.Before(c.thisUpdate) {
+			c.thisUpdate = out.full.thisUpdate
+		}
+		out.scopes[s.scope] = c
+	}
+	return out
+}
+
+// known returns a look-up of parts by their hashes: of the lists that are served, and of the key's entries.
+func (p *Publisher) known(key *issuer.Key) func([32]byte) []byte {
+	p.mu.Lock()
+	k := p.key(key.KeyID)
+	served := make([]*Published, 0, len(k.lists))
+	for _, l := range k.lists {
+		if l.latest != nil {
+			served = append(served, l.latest)
+		}
+	}
+	p.mu.Unlock()
+	var index map[[32]byte][]byte
+	return func(h [32]byte) []byte {
+		if index == nil {
+			index = map[[32]byte][]byte{}
+			for _, s := range served {
+				for _, part := range s.parts {
+					index[part.Hash] = part.Data
+				}
+			}
+		}
+		return index[h]
+	}
+}
+
+// refreshKey takes over from the store what another replica has published, given the numbers of the newest lists.
+func (p *Publisher) refreshKey(ctx context.Context, key *issuer.Key, numbers map[string]int64) error {
+	for scope, number := range numbers {
+		p.mu.Lock()
+		l := p.key(key.KeyID).list(scope)
+		behind := !p.key(key.KeyID).loaded || l.latest == nil || l.latest.Number < number
+		p.mu.Unlock()
+		if behind {
+			if err := p.loadList(ctx, key, scope); err != nil {
+				return err
+			}
+		}
+	}
+	p.mu.Lock()
+	p.key(key.KeyID).loaded = true
+	p.mu.Unlock()
+	return nil
+}
+
+// loadList reads the newest lists of a scope and serves them.
+func (p *Publisher) loadList(ctx context.Context, key *issuer.Key, scope string) error {
+	c, err := p.cfg.Store.LatestCRL(ctx, key.ID, scope, p.known(key))
+	if fault.Is(err, fault.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	older := make([]pki.CRL, 0, 2)
+	for _, read := range []func(context.Context, int64, string) (pki.CRL, error){p.cfg.Store.LatestScheduledCRL, p.cfg.Store.BaseCRL} {
+		switch o, err := read(ctx, key.ID, scope); {
+		case err == nil:
+			older = append(older, o)
+		case !fault.Is(err, fault.NotFound):
+			return err
+		}
+	}
+	made := newPublished(key.KeyID, c, p.cfg.Backdate)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.key(key.KeyID).list(scope)
+	for _, o := range older {
+		l.note(o.Number, o.Change, o.CreatedAt, o.ThisUpdate, o.Scheduled, o.Base)
+	}
+	l.serve(made)
+	return nil
+}
+
+// base returns the number of the newest list of the scope that delta lists build on, 0 when there is none, and what it
+// shows.
+func (p *Publisher) base(key *issuer.Key, scope string) (int64, milestone) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.key(key.KeyID).list(scope)
+	return l.base.number, l.base
+}
+
+func isDelta(scope string) bool {
+	return len(scope) > len(deltaSuffix) && scope[len(scope)-len(deltaSuffix):] == deltaSuffix
+}
+
+// due returns the lists of the key that must be made now, and whether the timer asks for them.
+func (p *Publisher) due(key *issuer.Key, pl plan) (due []planned, scheduled bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k := p.key(key.KeyID)
+	now := p.cfg.Clock.Now()
+	for _, s := range pl.scopes {
+		l := k.list(s.scope)
+		if l.latest == nil || now.Sub(l.scheduled.at) >= pl.Interval {
+			return pl.scopes, true // together, so that entries leave all lists at the same time
+		}
+		if l.want > l.change || s.anew || pl.Delta && k.list(s.scope+deltaSuffix).latest == nil {
+			due = append(due, s)
+		}
+	}
+	return due, false
+}
+
+// wait returns how long nothing of the key is due.
+func (p *Publisher) wait(key *issuer.Key, pl plan) time.Duration {
+	due, _ := p.due(key, pl)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k := p.key(key.KeyID)
+	if len(due) > 0 || k.marks > k.shown {
+		return time.Until(k.notFor)
+	}
+	wait := pl.Interval
+	now := p.cfg.Clock.Now()
+	for _, s := range pl.scopes {
+		wait = min(wait, pl.Interval-now.Sub(k.list(s.scope).scheduled.at))
+	}
+	return wait
 }

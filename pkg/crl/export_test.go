@@ -8,5 +8,12 @@ import (
 
 // Build makes and records a list, whether or not one is due.
 func (p *Publisher) Build(ctx context.Context, key *issuer.Key, scheduled bool) (*Published, error) {
-	return p.build(ctx, key, scheduled)
+	p.work.Lock()
+	defer p.work.Unlock()
+	pl := p.plan(key)
+	made, err := p.build(ctx, key, pl, func() ([]planned, bool) { return pl.scopes, scheduled }, nil)
+	if err != nil {
+		return nil, err
+	}
+	return made[0], nil
 }

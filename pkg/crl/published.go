@@ -3,19 +3,19 @@ package crl
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/pem"
 	"slices"
+	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/certwright/certwright/pkg/issuer"
 	"github.com/certwright/certwright/pkg/pki"
 )
 
-// Published is a list that the store holds. It never changes; neither it nor its DER may be written to.
+// Published is a list that the store holds. It never changes.
 type Published struct {
 	KeyID      string // of the issuer key
+	Scope      string // pki.ScopeFull and so on; a delta list has that of the complete one with "/delta" behind it
 	Number     int64  // cRLNumber (RFC 5280, Section 5.2.3)
 	ThisUpdate time.Time
 	NextUpdate time.Time
@@ -23,25 +23,29 @@ type Published struct {
 	Scheduled  bool  // made by the timer
 	Change     int64 // the store's change whose state it shows
 	Entries    int
-	DER        []byte
+	DER, PEM   Content // PEM is encoded while it is read (RFC 7468, Section 6)
 
 	// ETag is a strong entity tag with its quotes, for the DER (RFC 9110, Section 8.8.3). PEMTag is that of the PEM.
 	ETag, PEMTag string
 	// LastModified grows with every list of the key, in whole seconds, and is not in the future.
 	LastModified time.Time
 
-	pemOnce sync.Once
-	pem     []byte
+	parts []pki.CRLPart
+	base  bool // delta lists build on it
 }
 
 func newPublished(keyID string, c pki.CRL, backdate time.Duration) *Published {
-	sum := sha256.Sum256(c.DER)
-	tag := hex.EncodeToString(sum[:16])
+	der := ropeOf(c.Parts)
 	p := &Published{
-		KeyID: keyID, Number: c.Number, ThisUpdate: c.ThisUpdate, NextUpdate: c.NextUpdate, CreatedAt: c.CreatedAt,
-		Scheduled: c.Scheduled, Change: c.Change, Entries: c.Entries, DER: c.DER,
-		ETag: `"` + tag + `"`, PEMTag: `"` + tag + `-pem"`,
+		KeyID: keyID, Scope: c.Scope, Number: c.Number, ThisUpdate: c.ThisUpdate, NextUpdate: c.NextUpdate, CreatedAt: c.CreatedAt,
+		Scheduled: c.Scheduled, Change: c.Change, Entries: c.Entries, DER: der, PEM: pemOf(der), parts: c.Parts, base: c.Base,
 	}
+	// The end of a list is its signature, which stands for all of it.
+	var signature [64]byte
+	n, _ := der.ReadAt(signature[:], max(0, der.Size()-int64(len(signature))))
+	sum := sha256.Sum256(append(strconv.AppendInt(nil, c.Number, 10), signature[:n]...))
+	tag := hex.EncodeToString(sum[:16])
+	p.ETag, p.PEMTag = `"`+tag+`"`, `"`+tag+`-pem"`
 	// Several lists can be made within one second, and with thisUpdate as the date a client that asks by date only
 	// would keep the first of them. The number is the time or just ahead of it, and never the same twice: lying back as
 	// far as thisUpdate does, it is a date that grows with each list and is the same in every replica.
@@ -52,28 +56,36 @@ func newPublished(keyID string, c pki.CRL, backdate time.Duration) *Published {
 	return p
 }
 
-// PEM returns the list as PEM (RFC 7468, Section 6), encoded once. It must not be written to.
-func (p *Published) PEM() []byte {
-	p.pemOnce.Do(func() { p.pem = pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: p.DER}) })
-	return p.pem
-}
+// Latest returns the newest complete list of an issuer key, by its key id; false when there is none yet, or no such key.
+// It does not touch the store.
+func (p *Publisher) Latest(keyID string) (*Published, bool) { return p.List(keyID, pki.ScopeFull) }
 
-// Latest returns the newest list of an issuer key, by its key id; false when there is none yet, or no such key. It does
-// not touch the store.
-func (p *Publisher) Latest(keyID string) (*Published, bool) {
+// List returns the newest list of a scope of an issuer key, as Latest does.
+func (p *Publisher) List(keyID, scope string) (*Published, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l, ok := p.lists[keyID]
-	if !ok || l.latest == nil {
+	k := p.keys[keyID]
+	if k == nil {
+		return nil, false
+	}
+	l := k.lists[scope]
+	if l == nil || l.latest == nil {
 		return nil, false
 	}
 	return l.latest, true
 }
 
+// Has reports whether an issuer key has lists of a scope, made or still to be made.
+func (p *Publisher) Has(key *issuer.Key, scope string) bool {
+	pl := p.plan(key)
+	complete, delta := strings.CutSuffix(scope, deltaSuffix)
+	return (!delta || pl.Delta) && pl.covers(complete)
+}
+
 // Bundle is the lists of whole chains in one PEM file, which is how nginx, HAProxy and others want them. It never
-// changes, and its PEM must not be written to.
+// changes.
 type Bundle struct {
-	PEM          []byte
+	PEM          Content
 	ETag         string    // strong, with quotes
 	LastModified time.Time // of the newest list
 	NextUpdate   time.Time // of the list that ends first
@@ -93,8 +105,8 @@ func (p *Publisher) Bundle(keys ...*issuer.Key) (*Bundle, bool) {
 	p.mu.Lock()
 	lists := make([]*Published, 0, len(ids))
 	for _, id := range ids {
-		if l := p.lists[id]; l != nil && l.latest != nil {
-			lists = append(lists, l.latest)
+		if k := p.keys[id]; k != nil && k.list(pki.ScopeFull).latest != nil {
+			lists = append(lists, k.list(pki.ScopeFull).latest)
 		}
 	}
 	name := strings.Join(ids, " ")
@@ -109,8 +121,9 @@ func (p *Publisher) Bundle(keys ...*issuer.Key) (*Bundle, bool) {
 
 	b := &Bundle{lists: lists, NextUpdate: lists[0].NextUpdate}
 	tags := sha256.New()
+	pieces := make([]Content, 0, len(lists))
 	for _, l := range lists {
-		b.PEM = append(b.PEM, l.PEM()...)
+		pieces = append(pieces, l.PEM)
 		tags.Write([]byte(l.ETag))
 		if l.LastModified.After(b.LastModified) {
 			b.LastModified = l.LastModified
@@ -119,6 +132,7 @@ func (p *Publisher) Bundle(keys ...*issuer.Key) (*Bundle, bool) {
 			b.NextUpdate = l.NextUpdate
 		}
 	}
+	b.PEM = newRope(pieces...)
 	b.ETag = `"` + hex.EncodeToString(tags.Sum(nil)[:16]) + `"`
 	p.mu.Lock()
 	p.bundles[name] = b
@@ -126,10 +140,11 @@ func (p *Publisher) Bundle(keys ...*issuer.Key) (*Bundle, bool) {
 	return b, true
 }
 
-// State is what health checks and the start page show of one issuer key's list.
+// State is what health checks and the start page show of one list.
 type State struct {
 	Issuer     string
 	KeyID      string
+	Scope      string
 	Number     int64     // 0 when there is none yet
 	Entries    int       // of the list that is served
 	Size       int       // of its DER, in octets
@@ -144,22 +159,30 @@ type State struct {
 // Expired reports whether there is no list that verifiers accept.
 func (s State) Expired(now time.Time) bool { return !now.Before(s.NextUpdate) }
 
-// State returns the state of every issuer key's list, in the order of the issuers' snapshot.
+// State returns the state of every list, in the order of the issuers' snapshot; of each key the complete list first.
 func (p *Publisher) State() []State {
 	now := p.cfg.Clock.Now()
-	keys := p.cfg.Issuers.Current().Keys()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	states := make([]State, 0, len(keys))
-	for _, key := range keys {
-		l := p.list(key.KeyID)
-		s := State{Issuer: key.Issuer.Name, KeyID: key.KeyID, Pending: l.dirty(), Err: l.err}
-		if at := l.latest; at != nil {
-			s.Number, s.Entries, s.Size = at.Number, at.Entries, len(at.DER)
-			s.ThisUpdate, s.NextUpdate, s.CreatedAt = at.ThisUpdate, at.NextUpdate, at.CreatedAt
-			s.Age = now.Sub(at.CreatedAt)
+	var states []State
+	for _, key := range p.cfg.Issuers.Current().Keys() {
+		pl := p.plan(key)
+		p.mu.Lock()
+		k := p.key(key.KeyID)
+		for _, planned := range pl.scopes {
+			l := k.list(planned.scope)
+			s := State{Issuer: key.Issuer.Name, KeyID: key.KeyID, Scope: planned.scope, Pending: k.marks > k.shown || l.latest != nil && l.want > l.change, Err: k.err}
+			for _, l := range []*list{l, k.lists[planned.scope+deltaSuffix]} {
+				if l == nil || l.latest == nil && l != k.lists[planned.scope] {
+					continue
+				}
+				if at := l.latest; at != nil {
+					s.Scope, s.Number, s.Entries, s.Size = at.Scope, at.Number, at.Entries, int(at.DER.Size())
+					s.ThisUpdate, s.NextUpdate, s.CreatedAt = at.ThisUpdate, at.NextUpdate, at.CreatedAt
+					s.Age = now.Sub(at.CreatedAt)
+				}
+				states = append(states, s)
+			}
 		}
-		states = append(states, s)
+		p.mu.Unlock()
 	}
 	return states
 }

@@ -19,9 +19,9 @@ import (
 const (
 	DefaultInterval   = time.Hour
 	DefaultNextUpdate = 7 * 24 * time.Hour
-	DefaultCoalesce   = 200 * time.Millisecond
+	DefaultCoalesce   = 500 * time.Millisecond
 	DefaultBackdate   = 5 * time.Minute
-	DefaultLeaseTTL   = 5 * time.Second
+	DefaultLeaseTTL   = 2 * time.Second
 )
 
 const (
@@ -41,8 +41,10 @@ const (
 // Store is the part of a store that lists are made from and kept in.
 type Store interface {
 	store.CRLs
+	Head(ctx context.Context) (store.Head, error)
 	StatusEvents(ctx context.Context, after int64, limit int) ([]store.StatusEvent, error)
 	Revocations(ctx context.Context, issuerKeyID int64, scope string) (int64, iterEntries, error)
+	ListCRLAddress(ctx context.Context, issuerKeyID int64, set, url string, at time.Time) error
 }
 
 // Config is what a Publisher needs. Store, Issuers, Clock, Leases and Holder are required.
@@ -52,7 +54,10 @@ type Config struct {
 	Clock   *clock.Guard
 	Leases  store.Leases
 	Holder  string // this replica's name among those that compete for the lease
+	// PublicURL is where lists are published, without a slash at its end: the addresses of delta lists begin with it.
+	PublicURL string
 
+	// What issuers' settings leave open.
 	Interval   time.Duration // between scheduled lists; 0 means DefaultInterval
 	NextUpdate time.Duration // how long verifiers may use a list; 0 means DefaultNextUpdate
 	Coalesce   time.Duration // least time between lists that changes ask for; 0 means DefaultCoalesce
@@ -68,32 +73,94 @@ type Publisher struct {
 	cfg  Config
 	wake chan struct{} // of capacity 1
 
-	turn       sync.Mutex // held by Follow
+	work sync.Mutex // held while lists are made and entries change; before turn
+
+	turn       sync.Mutex // held by Follow, and while events are read; before mu
 	seenCRL    int64      // guarded by turn; -1 before the first head
 	seenStatus int64      // guarded by turn; -1 before the first head
 
-	mu        sync.Mutex
-	lists     map[string]*list   // guarded by mu; by key id
-	bundles   map[string]*Bundle // guarded by mu; by the key ids asked for
-	heldUntil time.Time          // guarded by mu; the lease's end, monotonic
+	mu      sync.Mutex
+	keys    map[string]*keyState // guarded by mu; by key id
+	bundles map[string]*Bundle   // guarded by mu; by the key ids asked for
+	until   time.Time            // guarded by mu; the lease's end, monotonic
+	held    *store.Lease         // guarded by mu; nil: not taken yet
 
 	built, failed, stale atomic.Int64
 }
 
-// list is what is known of the complete list of one issuer key. All fields are guarded by Publisher.mu.
-type list struct {
-	loaded    bool       // the store has been asked at least once
-	latest    *Published // nil when there is none yet
-	change    int64      // the change that latest shows
-	scheduled time.Time  // when the newest list that the timer made was made; zero when there is none
+// keyState is what is known of the lists of one issuer key. All fields but entries are guarded by Publisher.mu.
+type keyState struct {
+	loaded bool             // the store has been asked, since the lease was taken if it is
+	lists  map[string]*list // by scope, delta lists among them
+	listed map[string]bool  // URLs of sets of shards that were noted in the store as listed
 
-	want  int64 // newest status event of this key that was seen
+	entries   *entries            // used under Publisher.work, and set under mu too; nil: not read yet
+	following bool                // events are put aside for entries
+	pending   []store.StatusEvent // what entries have not taken in yet
+
 	marks int64 // calls of Dirty
-	shown int64 // calls of Dirty that came before the newest list's state was read
+	shown int64 // calls of Dirty that came before the newest events were read
 
 	err      error     // of the last try; nil when it succeeded
 	failures int       // in a row
 	notFor   time.Time // no build before this instant, monotonic
+}
+
+// list is what is known of the lists of one scope. All fields are guarded by Publisher.mu.
+type list struct {
+	latest    *Published // nil when there is none yet
+	change    int64      // the change that latest shows
+	want      int64      // newest status event of the scope that was seen
+	scheduled milestone  // the newest list that the timer made
+	base      milestone  // the newest list that delta lists build on
+}
+
+// milestone is a list of the past; the zero value is none.
+type milestone struct {
+	carried
+	number int64
+	at     time.Time // when it was made
+}
+
+// note takes a list into account that the timer made, or that delta lists build on.
+func (l *list) note(number, change int64, at, thisUpdate time.Time, scheduled, base bool) {
+	m := milestone{carried{thisUpdate, change}, number, at}
+	if scheduled && number > l.scheduled.number {
+		l.scheduled = m
+	}
+	if base && number > l.base.number {
+		l.base = m
+	}
+}
+
+// serve serves a list that the store holds, unless a newer one is served already.
+func (l *list) serve(made *Published) {
+	if l.latest == nil || made.Number > l.latest.Number {
+		l.latest, l.change = made, made.Change
+	}
+	l.note(made.Number, made.Change, made.CreatedAt, made.ThisUpdate, made.Scheduled, made.base)
+}
+
+func (k *keyState) list(scope string) *list {
+	l := k.lists[scope]
+	if l == nil {
+		l = &list{}
+		k.lists[scope] = l
+	}
+	return l
+}
+
+// dirty reports whether a certificate's status changed after the state that the newest lists show.
+func (k *keyState) dirty() bool {
+	if k.marks > k.shown {
+		return true
+	}
+	for scope, l := range k.lists {
+		if !isDelta(scope) && l.latest != nil && l.want > l.change {
+			return true
+		}
+	}
+	return false
 }
 
 // New returns a publisher that has nothing to serve yet.
@@ -126,7 +193,7 @@ func New(cfg Config) (*Publisher, error) {
 	}
 	return &Publisher{
 		cfg: cfg, wake: make(chan struct{}, 1), seenCRL: -1, seenStatus: -1,
-		lists: map[string]*list{}, bundles: map[string]*Bundle{},
+		keys: map[string]*keyState{}, bundles: map[string]*Bundle{},
 	}, nil
 }
 
@@ -138,7 +205,7 @@ func (p *Publisher) Dirty(issuerKeyID int64) {
 		return // Follow marks it when the issuers have been reloaded
 	}
 	p.mu.Lock()
-	p.list(key.KeyID).marks++
+	p.key(key.KeyID).marks++
 	p.mu.Unlock()
 	p.nudge()
 }
@@ -149,50 +216,84 @@ func (p *Publisher) Follow(ctx context.Context, head store.Head) error {
 	p.turn.Lock()
 	defer p.turn.Unlock()
 	snap := p.cfg.Issuers.Current()
-	for _, key := range snap.Keys() {
-		if head.CRLChange == p.seenCRL && p.isLoaded(key) {
-			continue
-		}
-		if err := p.refresh(ctx, key); err != nil {
+	if head.CRLChange != p.seenCRL || !p.allLoaded(snap) {
+		if err := p.refresh(ctx, snap); err != nil {
 			return err
 		}
+		p.seenCRL = head.CRLChange
 	}
-	p.seenCRL = head.CRLChange
-
+	defer p.nudge()
 	if p.seenStatus < 0 || head.StatusChange < p.seenStatus {
 		p.seenStatus = p.oldestShown(head.StatusChange)
 	}
-	defer p.nudge()
-	for p.seenStatus < head.StatusChange {
-		events, err := p.cfg.Store.StatusEvents(ctx, p.seenStatus, eventPage)
-		if err != nil {
+	if p.seenStatus < head.StatusChange {
+		if err := p.readEvents(ctx); err != nil {
 			return err
 		}
-		if len(events) == 0 {
-			p.seenStatus = head.StatusChange
-			break
-		}
-		p.mu.Lock()
-		for _, e := range events {
-			if key := snap.KeyByInternalID(e.IssuerKeyID); key != nil {
-				l := p.list(key.KeyID)
-				l.want = max(l.want, e.Change)
-			}
-			p.seenStatus = max(p.seenStatus, e.Change)
-		}
-		p.mu.Unlock()
+		p.seenStatus = max(p.seenStatus, head.StatusChange)
 	}
 	return nil
 }
 
+// refresh takes over from the store what other replicas have published.
+func (p *Publisher) refresh(ctx context.Context, snap *issuer.Snapshot) error {
+	numbers, err := p.cfg.Store.CRLNumbers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, key := range snap.Keys() {
+		if err := p.refreshKey(ctx, key, numbers[key.ID]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readEvents reads what has happened to certificates since it was last asked. The caller holds turn.
+func (p *Publisher) readEvents(ctx context.Context) error {
+	if p.seenStatus < 0 {
+		head, err := p.cfg.Store.Head(ctx)
+		if err != nil {
+			return err
+		}
+		p.seenStatus = p.oldestShown(head.StatusChange)
+	}
+	snap := p.cfg.Issuers.Current()
+	for {
+		events, err := p.cfg.Store.StatusEvents(ctx, p.seenStatus, eventPage)
+		if err != nil || len(events) == 0 {
+			return err
+		}
+		p.mu.Lock()
+		for _, e := range events {
+			p.seenStatus = max(p.seenStatus, e.Change)
+			key := snap.KeyByInternalID(e.IssuerKeyID)
+			if key == nil {
+				continue
+			}
+			k := p.key(key.KeyID)
+			for _, scope := range []string{pki.ScopeFull, e.Scope} {
+				l := k.list(scope)
+				l.want = max(l.want, e.Change)
+			}
+			if k.following {
+				k.pending = append(k.pending, e)
+			}
+		}
+		p.mu.Unlock()
+	}
+}
+
 // oldestShown returns the change from which on status events must be read: what the list that is furthest behind
-// shows. An issuer key without a list needs no event to get one.
+// shows. A scope without a list needs no event to get one.
 func (p *Publisher) oldestShown(newest int64) int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, l := range p.lists {
-		if l.latest != nil {
-			newest = min(newest, l.change)
+	for _, k := range p.keys {
+		for scope, l := range k.lists {
+			if l.latest != nil && !isDelta(scope) {
+				newest = min(newest, l.change)
+			}
 		}
 	}
 	return newest
@@ -220,7 +321,8 @@ func (p *Publisher) Run(ctx context.Context) {
 	}
 }
 
-// keepLease takes the lease and renews it at a third of its time. It gives it back when the context ends.
+// keepLease takes the lease and renews it at a quarter of its time. Who does not hold it asks as often, so that a holder's
+// death is noticed soon after its lease has ended. It gives the lease back when the context ends.
 func (p *Publisher) keepLease(ctx context.Context) {
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.cfg.LeaseTTL)
@@ -231,7 +333,7 @@ func (p *Publisher) keepLease(ctx context.Context) {
 			}
 		}
 	}()
-	tick := time.NewTicker(p.cfg.LeaseTTL / 3)
+	tick := time.NewTicker(p.cfg.LeaseTTL / 4)
 	defer tick.Stop()
 	failing := false
 	for {
@@ -242,13 +344,13 @@ func (p *Publisher) keepLease(ctx context.Context) {
 		cancel()
 		switch {
 		case err == nil:
-			p.hold(asked.Add(lease.Remaining))
+			p.hold(&lease, asked.Add(lease.Remaining))
 			if !before {
 				p.cfg.Logger.Info("this replica makes the CRLs", "holder", p.cfg.Holder)
 				p.nudge()
 			}
 		case fault.Is(err, fault.Conflict):
-			p.hold(time.Time{})
+			p.hold(nil, time.Time{})
 			if before {
 				p.cfg.Logger.Info("another replica makes the CRLs", "holder", p.cfg.Holder)
 			}
@@ -274,105 +376,121 @@ func (p *Publisher) keepLease(ctx context.Context) {
 
 // pass makes every list that is due, and returns how long to wait for the next.
 func (p *Publisher) pass(ctx context.Context) time.Duration {
+	p.work.Lock()
+	defer p.work.Unlock()
 	wait := maxSleep
 	for _, key := range p.cfg.Issuers.Current().Keys() {
-		if !p.holds() {
-			return wait
-		}
-		if !p.isLoaded(key) {
-			if w := p.waiting(key); w > 0 {
-				wait = min(wait, w)
-				continue
-			}
-			if err := p.refresh(ctx, key); err != nil {
-				wait = min(wait, p.fail(ctx, key, err))
-				continue
-			}
-		}
-		if due, scheduled, w := p.due(key); !due {
-			wait = min(wait, w)
-		} else {
-			wait = min(wait, p.make(ctx, key, scheduled))
-		}
+		wait = min(wait, p.passKey(ctx, key))
 		if ctx.Err() != nil {
-			return wait
+			break
 		}
 	}
 	return wait
 }
 
-// due tells whether the key's list must be made now, whether the timer asks for it, and else how long to wait.
-func (p *Publisher) due(key *issuer.Key) (due, scheduled bool, wait time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	l := p.list(key.KeyID)
-	wait = p.cfg.Interval
-	if l.latest != nil && !l.scheduled.IsZero() {
-		wait = min(wait, p.cfg.Interval-p.cfg.Clock.Now().Sub(l.scheduled))
-	} else {
-		wait = 0
+func (p *Publisher) passKey(ctx context.Context, key *issuer.Key) time.Duration {
+	pl := p.plan(key)
+	under := p.lease()
+	if under == nil {
+		return p.standBy(ctx, key, pl)
 	}
-	scheduled = wait <= 0
-	if !scheduled && !l.dirty() {
-		return false, false, wait
+	if w := p.waiting(key); w > 0 {
+		return w
 	}
-	if w := time.Until(l.notFor); w > 0 {
-		return false, false, w
+	if !p.isLoaded(key) {
+		// What others have published is asked for once more when the lease has passed on: not only the newest lists
+		// matter, but also which of them the timer made.
+		numbers, err := p.cfg.Store.CRLNumbers(ctx)
+		if err == nil {
+			err = p.refreshKey(ctx, key, numbers[key.ID])
+		}
+		if err != nil {
+			return p.fail(ctx, key, err)
+		}
 	}
-	return true, scheduled, 0
+	if wait := p.wait(key, pl); wait > 0 {
+		return wait
+	}
+	return p.make(ctx, key, pl, under)
 }
 
-// dirty reports whether a certificate's status changed after the state that the newest list shows.
-func (l *list) dirty() bool { return l.want > l.change || l.marks > l.shown }
+// standBy keeps the entries of a replica that makes no lists current, so that it can go on at once when the one that does
+// ends.
+func (p *Publisher) standBy(ctx context.Context, key *issuer.Key, pl plan) time.Duration {
+	if p.waiting(key) > 0 || !p.isLoaded(key) {
+		return maxSleep
+	}
+	now := p.cfg.Clock.Now()
+	k := p.state(key)
+	var err error
+	if k.entries == nil {
+		err = p.loadEntries(ctx, key, pl, p.thisUpdate(key, now))
+	} else if p.pendingEvents(k) > maxPending {
+		err = p.applyPending(key, pl, 0, p.thisUpdate(key, now))
+	}
+	if err != nil && ctx.Err() == nil {
+		p.cfg.Logger.Debug("cannot keep CRL entries ready", "issuer", key.Issuer.Name, "err", err)
+		p.mu.Lock()
+		k.notFor = time.Now().Add(lastRetry)
+		p.mu.Unlock()
+	}
+	return maxSleep
+}
 
-// make makes the key's list, and returns how long to leave it alone.
-func (p *Publisher) make(ctx context.Context, key *issuer.Key, scheduled bool) time.Duration {
+func (p *Publisher) pendingEvents(k *keyState) int {
 	p.mu.Lock()
-	l := p.list(key.KeyID)
-	marks, recovered := l.marks, l.failures > 0
+	defer p.mu.Unlock()
+	return len(k.pending)
+}
+
+// make makes the lists of the key that are due, and returns how long to leave it alone.
+func (p *Publisher) make(ctx context.Context, key *issuer.Key, pl plan, under *store.Lease) time.Duration {
+	k := p.state(key)
+	p.mu.Lock()
+	recovered := k.failures > 0
 	p.mu.Unlock()
+	choose := func() ([]planned, bool) { return p.due(key, pl) }
 
 	began := time.Now()
 	call, cancel := context.WithTimeout(ctx, buildTimeout)
 	defer cancel()
-	made, err := p.build(call, key, scheduled)
+	made, err := p.build(call, key, pl, choose, under)
 	for try := 0; try < 2 && errors.Is(err, store.ErrStale); try++ {
-		// Another replica was faster: the lease has passed on, or this one's renewal is late. Its list may show all
+		// Another replica was faster: the lease has passed on, or this one's renewal is late. Its lists may show all
 		// that ours would have; if not, there is a next number.
 		p.stale.Add(1)
-		if err = p.refresh(call, key); err != nil {
-			break
-		}
-		var due bool
-		if due, scheduled, _ = p.due(key); !due {
-			return 0
-		}
-		made, err = p.build(call, key, scheduled)
+		made, err = p.build(call, key, pl, choose, under)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, store.ErrLeaseLost):
+		p.hold(nil, time.Time{})
+		return maxSleep
+	case err != nil:
 		return p.fail(ctx, key, err)
+	case len(made) == 0:
+		return p.wait(key, pl)
 	}
-	p.publish(key, made)
-	p.built.Add(1)
+	p.built.Add(int64(len(made)))
 
 	took := time.Since(began)
-	pause := max(p.cfg.Coalesce, took)
+	pause := max(pl.Coalesce, took)
 	p.mu.Lock()
-	l.shown = max(l.shown, marks)
-	l.notFor = time.Now().Add(pause)
-	dirty := l.dirty()
+	k.notFor = time.Now().Add(pause)
+	dirty := k.dirty()
 	p.mu.Unlock()
 
-	level := slog.LevelDebug
-	if scheduled || recovered {
-		level = slog.LevelInfo
+	for _, m := range made {
+		level := slog.LevelDebug
+		if m.Scheduled || recovered {
+			level = slog.LevelInfo
+		}
+		p.cfg.Logger.Log(ctx, level, "CRL published", "issuer", key.Issuer.Name, "key", key.KeyID, "scope", m.Scope, "number", m.Number,
+			"entries", m.Entries, "scheduled", m.Scheduled, "took", took)
 	}
-	p.cfg.Logger.Log(ctx, level, "CRL published", "issuer", key.Issuer.Name, "key", key.KeyID, "number", made.Number,
-		"entries", made.Entries, "scheduled", scheduled, "took", took)
 	if dirty {
 		return pause
 	}
-	return p.cfg.Interval
+	return p.wait(key, pl)
 }
 
 // fail notes a failed try and returns when the next one is due. The mark that asked for the list stays.
@@ -382,10 +500,10 @@ func (p *Publisher) fail(ctx context.Context, key *issuer.Key, err error) time.D
 	}
 	p.failed.Add(1)
 	p.mu.Lock()
-	l := p.list(key.KeyID)
-	delay := min(firstRetry<<min(l.failures, 10), lastRetry)
-	first := l.failures == 0
-	l.err, l.failures, l.notFor = err, l.failures+1, time.Now().Add(delay)
+	k := p.key(key.KeyID)
+	delay := min(firstRetry<<min(k.failures, 10), lastRetry)
+	first := k.failures == 0
+	k.err, k.failures, k.notFor = err, k.failures+1, time.Now().Add(delay)
 	p.mu.Unlock()
 	if first {
 		p.cfg.Logger.Error("cannot make a CRL; the last one is served, and it is tried again",
@@ -394,100 +512,84 @@ func (p *Publisher) fail(ctx context.Context, key *issuer.Key, err error) time.D
 	return delay
 }
 
-// refresh takes the key's newest list over from the store, if that is newer than what is served.
-func (p *Publisher) refresh(ctx context.Context, key *issuer.Key) error {
-	next, err := p.nextNumber(ctx, key)
-	if err != nil {
-		return err
-	}
-	if at := p.latest(key); at != nil && next == at.Number+1 {
-		return nil
-	}
-	_, err = p.load(ctx, key)
-	return err
-}
-
-// load reads the key's newest lists and serves them. It returns nil when there is none yet.
-func (p *Publisher) load(ctx context.Context, key *issuer.Key) (*Published, error) {
-	var scheduled time.Time
-	switch s, err := p.cfg.Store.LatestScheduledCRL(ctx, key.ID, pki.ScopeFull); {
-	case err == nil:
-		scheduled = s.CreatedAt
-	case !fault.Is(err, fault.NotFound):
-		return nil, err
-	}
-	c, err := p.cfg.Store.LatestCRL(ctx, key.ID, pki.ScopeFull)
-	if err != nil && !fault.Is(err, fault.NotFound) {
-		return nil, err
-	}
-	var stored *Published
-	if err == nil {
-		stored = newPublished(key.KeyID, c, p.cfg.Backdate)
-		p.publish(key, stored)
-	}
+// publish serves lists that the store holds.
+func (p *Publisher) publish(key *issuer.Key, made []*Published) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l := p.list(key.KeyID)
-	l.loaded = true
-	if scheduled.After(l.scheduled) {
-		l.scheduled = scheduled
+	k := p.key(key.KeyID)
+	for _, m := range made {
+		k.list(m.Scope).serve(m)
 	}
-	return stored, nil
+	k.err, k.failures = nil, 0
 }
 
-// publish serves a list that the store holds, unless a newer one is served already.
-func (p *Publisher) publish(key *issuer.Key, made *Published) {
+// key returns what is known of an issuer key. The caller holds mu.
+func (p *Publisher) key(keyID string) *keyState {
+	k := p.keys[keyID]
+	if k == nil {
+		k = &keyState{lists: map[string]*list{}, listed: map[string]bool{}}
+		p.keys[keyID] = k
+	}
+	return k
+}
+
+func (p *Publisher) state(key *issuer.Key) *keyState {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l := p.list(key.KeyID)
-	l.loaded = true
-	if l.latest == nil || made.Number > l.latest.Number {
-		l.latest, l.change = made, made.Change
-		l.err, l.failures = nil, 0 // it was made, whoever did it
-	}
-	if made.Scheduled && made.CreatedAt.After(l.scheduled) {
-		l.scheduled = made.CreatedAt
-	}
-}
-
-// list returns what is known of a key's list. The caller holds mu.
-func (p *Publisher) list(keyID string) *list {
-	l := p.lists[keyID]
-	if l == nil {
-		l = &list{}
-		p.lists[keyID] = l
-	}
-	return l
+	return p.key(key.KeyID)
 }
 
 func (p *Publisher) isLoaded(key *issuer.Key) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.list(key.KeyID).loaded
+	return p.key(key.KeyID).loaded
 }
 
-func (p *Publisher) latest(key *issuer.Key) *Published {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.list(key.KeyID).latest
+func (p *Publisher) allLoaded(snap *issuer.Snapshot) bool {
+	for _, key := range snap.Keys() {
+		if !p.isLoaded(key) {
+			return false
+		}
+	}
+	return true
 }
 
 func (p *Publisher) waiting(key *issuer.Key) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return time.Until(p.list(key.KeyID).notFor)
+	return time.Until(p.key(key.KeyID).notFor)
 }
 
 func (p *Publisher) holds() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return time.Now().Before(p.heldUntil)
+	return time.Now().Before(p.until)
 }
 
-func (p *Publisher) hold(until time.Time) {
+// lease returns the lease, if this replica holds it, else nil.
+func (p *Publisher) lease() *store.Lease {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.heldUntil = until
+	if time.Now().Before(p.until) {
+		return p.held
+	}
+	return nil
+}
+
+// hold notes that the lease is held until an instant, or that it is not.
+func (p *Publisher) hold(lease *store.Lease, until time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if lease != nil && (p.held == nil || p.held.Token != lease.Token) {
+		for _, k := range p.keys {
+			k.loaded = false // others may have published
+		}
+	}
+	if lease == nil {
+		p.until = time.Time{}
+		return
+	}
+	p.held, p.until = lease, until
 }
 
 func (p *Publisher) nudge() {

@@ -85,7 +85,7 @@ func list(t testing.TB, p *crl.Publisher, ca *certtest.CA) (*crl.Published, *x50
 	if !ok {
 		t.Fatalf("no CRL of %s", ca.Name)
 	}
-	l, err := x509.ParseRevocationList(at.DER)
+	l, err := x509.ParseRevocationList(crl.Bytes(at.DER))
 	if err != nil {
 		t.Fatalf("ParseRevocationList: %v", err)
 	}

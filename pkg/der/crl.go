@@ -274,16 +274,52 @@ const crlBuffer = 32 << 10
 // may have received part of a CRL, which must be thrown away: errors of the
 // source and of w, and a source that differs the second time.
 func WriteCRL(w io.Writer, c *CRLConfig, entries CRLEntries, signer crypto.Signer) error {
-	head, err := c.appendBeforeEntries(nil)
+	l := &crlWriter{entries: entries, compare: true, seed: maphash.MakeSeed()}
+	before, after, err := l.sign(c, signer)
 	if err != nil {
 		return err
+	}
+	b := bufio.NewWriterSize(w, crlBuffer)
+	b.Write(before)
+	sum, err := l.writeEntries(b)
+	if err != nil {
+		var ve *ValueError
+		if errors.As(err, &ve) {
+			return errEntriesChanged // the same check was passed before
+		}
+		return err
+	}
+	if sum != l.signed {
+		return errEntriesChanged
+	}
+	b.Write(after)
+	if err := b.Flush(); err != nil {
+		return fmt.Errorf("writing CRL: %w", err)
+	}
+	return nil
+}
+
+// SignCRL signs a CRL as [WriteCRL] does and returns what stands before its
+// entries and behind them, so that entries which are in memory need not be
+// copied: the CRL is before, the entries in the order of the source, after. The
+// source is run through once. Errors are those of WriteCRL.
+func SignCRL(c *CRLConfig, entries CRLEntries, signer crypto.Signer) (before, after []byte, err error) {
+	l := &crlWriter{entries: entries}
+	return l.sign(c, signer)
+}
+
+func (l *crlWriter) sign(c *CRLConfig, signer crypto.Signer) (before, after []byte, err error) {
+	entries := l.entries
+	head, err := c.appendBeforeEntries(nil)
+	if err != nil {
+		return nil, nil, err
 	}
 	tail, err := c.appendExtensions(nil)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	if entries.Size < 0 || entries.Size > math.MaxInt-(1<<20) || entries.Size > 0 && entries.All == nil {
-		return invalid("revokedCertificates", "Size out of range or without entries")
+		return nil, nil, invalid("revokedCertificates", "Size out of range or without entries")
 	}
 	size := int(entries.Size)
 	if size > 0 {
@@ -292,82 +328,65 @@ func WriteCRL(w io.Writer, c *CRLConfig, entries CRLEntries, signer crypto.Signe
 	n := len(head) + size + len(tail)
 	head = append(AppendHeader(make([]byte, 0, len(head)+16), tagSequence, n), head...)
 
-	l := crlWriter{head: head, tail: tail, entries: entries}
 	a := c.SignatureAlgorithm
+	var toSign []byte
 	if a.hash == 0 {
 		var tbs bytes.Buffer
 		tbs.Grow(SizeTLV(n))
-		if _, err := l.writeTBS(&tbs); err != nil {
-			return err
+		if err := l.writeTBS(&tbs, head, tail); err != nil {
+			return nil, nil, err
 		}
-		signature, err := a.sign(rand.Reader, signer, tbs.Bytes())
-		if err != nil {
-			return err
+		toSign = tbs.Bytes()
+	} else {
+		digest := a.hash.New()
+		b := bufio.NewWriterSize(digest, crlBuffer)
+		if err := l.writeTBS(b, head, tail); err != nil {
+			return nil, nil, err
 		}
-		b := bufio.NewWriterSize(w, 512)
-		b.Write(AppendHeader(nil, tagSequence, tbs.Len()+len(a.identifier)+SizeTLV(len(signature)+1)))
-		b.Write(tbs.Bytes())
-		return finish(b, a, signature)
-	}
-
-	digest := a.hash.New()
-	b := bufio.NewWriterSize(digest, crlBuffer)
-	signed, err := l.writeTBS(b)
-	if err != nil {
-		return err
-	}
-	if err := b.Flush(); err != nil {
-		return err
-	}
-	signature, err := a.sign(rand.Reader, signer, digest.Sum(nil))
-	if err != nil {
-		return err
-	}
-	b.Reset(w)
-	b.Write(AppendHeader(nil, tagSequence, SizeTLV(n)+len(a.identifier)+SizeTLV(len(signature)+1)))
-	written, err := l.writeTBS(b)
-	if err != nil {
-		var ve *ValueError
-		if errors.As(err, &ve) {
-			return errEntriesChanged // the same check was passed before
+		if err := b.Flush(); err != nil {
+			return nil, nil, err
 		}
-		return err
+		toSign = digest.Sum(nil)
 	}
-	if written != signed {
-		return errEntriesChanged
+	signature, err := a.sign(rand.Reader, signer, toSign)
+	if err != nil {
+		return nil, nil, err
 	}
-	return finish(b, a, signature)
+	before = AppendHeader(make([]byte, 0, len(head)+8), tagSequence, SizeTLV(n)+len(a.identifier)+SizeTLV(len(signature)+1))
+	before = append(before, head...)
+	after = append(tail, a.identifier...)
+	return before, AppendBitString(after, signature), nil
 }
 
-// finish writes what follows the TBSCertList. bufio.Writer keeps the first
-// error until Flush.
-func finish(b *bufio.Writer, a *SignatureAlgorithm, signature []byte) error {
-	b.WriteString(a.identifier)
-	b.Write(AppendBitString(nil, signature))
-	if err := b.Flush(); err != nil {
+// crlWriter writes the entries of a CRL as often as wanted.
+type crlWriter struct {
+	entries CRLEntries
+	compare bool // they are run through twice
+	seed    maphash.Seed
+	signed  uint64 // checksum of the entries that were signed
+}
+
+// writeTBS writes the TBSCertList to w, and notes the checksum of its entries.
+func (l *crlWriter) writeTBS(w io.Writer, head, tail []byte) (err error) {
+	if _, err := w.Write(head); err != nil {
+		return fmt.Errorf("writing CRL: %w", err)
+	}
+	if l.signed, err = l.writeEntries(w); err != nil {
+		return err
+	}
+	if _, err := w.Write(tail); err != nil {
 		return fmt.Errorf("writing CRL: %w", err)
 	}
 	return nil
 }
 
-// crlWriter writes a TBSCertList as often as wanted.
-type crlWriter struct {
-	head, tail []byte
-	entries    CRLEntries
-	seed       maphash.Seed
-}
-
-// writeTBS writes the TBSCertList to w and returns a checksum of its entries, so
-// that a source that yields something else the second time is noticed: its CRL
-// would have a wrong signature and lock everybody out.
-func (l *crlWriter) writeTBS(w io.Writer) (uint64, error) {
-	if l.seed == (maphash.Seed{}) {
-		l.seed = maphash.MakeSeed()
-	}
+// writeEntries writes the entries to w and returns a checksum of them, so that a
+// source that yields something else the second time is noticed: its CRL would
+// have a wrong signature and lock everybody out.
+func (l *crlWriter) writeEntries(w io.Writer) (uint64, error) {
 	var sum maphash.Hash
-	sum.SetSeed(l.seed)
-	if _, err := w.Write(l.head); err != nil {
-		return 0, fmt.Errorf("writing CRL: %w", err)
+	if l.compare {
+		sum.SetSeed(l.seed)
 	}
 	var total int64
 	if l.entries.Size > 0 {
@@ -381,7 +400,9 @@ func (l *crlWriter) writeTBS(w io.Writer) (uint64, error) {
 			if total += int64(len(chunk)); total > l.entries.Size {
 				break
 			}
-			sum.Write(chunk)
+			if l.compare {
+				sum.Write(chunk)
+			}
 			if _, err := w.Write(chunk); err != nil {
 				return 0, fmt.Errorf("writing CRL: %w", err)
 			}
@@ -390,8 +411,8 @@ func (l *crlWriter) writeTBS(w io.Writer) (uint64, error) {
 	if total != l.entries.Size {
 		return 0, invalid("revokedCertificates", "entries do not add up to Size")
 	}
-	if _, err := w.Write(l.tail); err != nil {
-		return 0, fmt.Errorf("writing CRL: %w", err)
+	if !l.compare {
+		return 0, nil
 	}
 	return sum.Sum64(), nil
 }
@@ -409,4 +430,28 @@ func wholeEntries(chunk []byte) bool {
 		chunk = chunk[2+int(chunk[1]):]
 	}
 	return true
+}
+
+// RedateCRLEntry appends an entry that AppendCRLEntry made, with another
+// revocationDate in whole seconds. What is no such entry is a *ValueError.
+func RedateCRLEntry(dst, entry []byte, revocationDate time.Time) ([]byte, error) {
+	if !wholeEntries(entry) || int(entry[1]) != len(entry)-2 || 4+int(entry[3])+2 > len(entry) {
+		return nil, invalid("revokedCertificates", "not one entry")
+	}
+	serial := entry[2 : 4+int(entry[3])]
+	rest := entry[2+len(serial):]
+	if n := 2 + int(rest[1]); n > len(rest) {
+		return nil, invalid("revokedCertificates", "not one entry")
+	} else {
+		rest = rest[n:]
+	}
+	var room [17]byte
+	date, err := AppendTime(room[:0], revocationDate)
+	if err != nil {
+		return nil, fmt.Errorf("revocationDate: %w", err)
+	}
+	dst = AppendHeader(dst, tagSequence, len(serial)+len(date)+len(rest))
+	dst = append(dst, serial...)
+	dst = append(dst, date...)
+	return append(dst, rest...), nil
 }

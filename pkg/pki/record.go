@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"strings"
@@ -91,8 +92,42 @@ type CRL struct {
 	Scheduled   bool  // made by the timer: entries of ended certificates may leave after it
 	Change      int64 // the store's change number whose state it shows
 	Entries     int
-	DER         []byte
 	CreatedAt   time.Time
+	// Base marks a complete list that delta CRLs build on: it is kept until the next one of its scope is marked
+	// (RFC 5280, Section 5.2.4).
+	Base bool
+	// Parts are the DER, cut at will. What a list has in common with the one before it, cut in the same way, is stored
+	// once.
+	Parts []CRLPart
+}
+
+// CRLPart is a piece of a CRL. Its data never changes.
+type CRLPart struct {
+	Hash [32]byte // SHA-256 of Data
+	Data []byte
+}
+
+// NewCRLPart returns a part that holds data, which must not be written to any more.
+func NewCRLPart(data []byte) CRLPart { return CRLPart{sha256.Sum256(data), data} }
+
+// Size returns how many octets the DER has.
+func (c CRL) Size() (n int64) {
+	for _, p := range c.Parts {
+		n += int64(len(p.Data))
+	}
+	return n
+}
+
+// DER returns the list in one piece; nil when Parts is empty. It is the part itself when there is only one.
+func (c CRL) DER() []byte {
+	if len(c.Parts) == 1 {
+		return c.Parts[0].Data
+	}
+	var der []byte
+	for _, p := range c.Parts {
+		der = append(der, p.Data...)
+	}
+	return der
 }
 
 // ProfileVersion is one version of a profile's configuration, as the administrator wrote it.

@@ -8,6 +8,7 @@ package publish
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -23,6 +24,7 @@ import (
 	"github.com/certwright/certwright/pkg/crl"
 	"github.com/certwright/certwright/pkg/issuer"
 	"github.com/certwright/certwright/pkg/ocsp"
+	"github.com/certwright/certwright/pkg/pki"
 )
 
 // What Config's zero values stand for.
@@ -93,8 +95,7 @@ func (h *Handler) Routes(r chi.Router) {
 		pattern   string
 		get, post http.HandlerFunc
 	}{
-		{"/crl/{keyid}.crl", h.crlDER, nil},
-		{"/crl/{keyid}.pem", h.crlPEM, nil},
+		{"/crl/*", h.crl, nil},             // KEYID.crl, KEYID.pem: the complete one; KEYID/SCOPE.crl, KEYID/SCOPE.pem
 		{"/crls/{file}", h.crlBundle, nil}, // ISSUER.pem: the CRLs of the issuer's whole chain
 		{"/ca/{keyid}.cer", h.caDER, nil},
 		{"/ca/{keyid}.pem", h.caPEM, nil},
@@ -142,7 +143,7 @@ func fail(w http.ResponseWriter, code int, text string) {
 // document is what can be fetched again and again: it has a date, a tag, and ranges (RFC 9110, Sections 8.8, 13, 14).
 type document struct {
 	mediaType string
-	content   []byte
+	content   crl.Content
 	etag      string    // strong, with quotes; empty: made from the content
 	modified  time.Time // zero: unknown
 	expires   time.Time // zero: never; after it caches must ask each time
@@ -152,7 +153,7 @@ type document struct {
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request, d document) {
 	now := h.cfg.Now()
 	if d.etag == "" {
-		sum := sha256.Sum256(d.content)
+		sum := sha256.Sum256(crl.Bytes(d.content))
 		d.etag = `"` + hex.EncodeToString(sum[:16]) + `"`
 	}
 	if !d.expires.IsZero() {
@@ -164,38 +165,52 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, d document) {
 	header.Set("Cache-Control", maxAge(d.maxAge))
 	// For caches that know no max-age. Not nextUpdate: they would keep a CRL for days.
 	header.Set("Expires", now.Add(d.maxAge).UTC().Format(http.TimeFormat))
-	http.ServeContent(w, r, "", d.modified, bytes.NewReader(d.content))
+	http.ServeContent(w, r, "", d.modified, crl.Reader(d.content))
 }
 
 func maxAge(d time.Duration) string {
 	return "max-age=" + strconv.FormatInt(int64(d/time.Second), 10) + ", " + cachePublic
 }
 
-// crlDER serves the address in certificates' cRLDistributionPoints (RFC 5280, Section 4.2.1.13).
-func (h *Handler) crlDER(w http.ResponseWriter, r *http.Request) {
-	if c := h.crl(w, r); c != nil {
-		h.serve(w, r, document{typeCRL, c.DER, c.ETag, c.LastModified, c.NextUpdate, h.cfg.CRLMaxAge})
+// crl serves the addresses in certificates' cRLDistributionPoints (RFC 5280, Section 4.2.1.13), and those of delta lists,
+// in DER and in PEM; see pki.CRLPath.
+func (h *Handler) crl(w http.ResponseWriter, r *http.Request) {
+	name, pem := strings.CutSuffix(chi.URLParam(r, "*"), ".pem")
+	name, der := strings.CutSuffix(name, ".crl")
+	keyID, scope, narrow := strings.Cut(name, "/")
+	key := h.cfg.Issuers.Current().Key(keyID)
+	switch {
+	case pem == der || narrow && (scope == "" || scope == pki.ScopeFull):
+		fail(w, http.StatusNotFound, "there is no such CRL here: the names are /crl/KEYID.crl and /crl/KEYID.pem")
+		return
+	case key == nil:
+		fail(w, http.StatusNotFound, "no issuer here has this key")
+		return
+	case !narrow:
+		scope = pki.ScopeFull
 	}
-}
-
-func (h *Handler) crlPEM(w http.ResponseWriter, r *http.Request) {
-	if c := h.crl(w, r); c != nil {
-		h.serve(w, r, document{typePEM, c.PEM(), c.PEMTag, c.LastModified, c.NextUpdate, h.cfg.CRLMaxAge})
-	}
-}
-
-// crl returns the CRL that the path names; nil when it has answered that there is none.
-func (h *Handler) crl(w http.ResponseWriter, r *http.Request) *crl.Published {
-	key := h.key(w, r)
-	if key == nil {
-		return nil
-	}
-	c, ok := h.cfg.CRLs.Latest(key.KeyID)
-	if !ok {
+	c, ok := h.cfg.CRLs.List(keyID, scope)
+	switch {
+	case !ok && h.cfg.CRLs.Has(key, scope):
 		notYet(w)
-		return nil
+	case !ok:
+		fail(w, http.StatusNotFound, "the issuer has no CRL of this scope")
+	case pem:
+		h.serve(w, r, document{typePEM, c.PEM, c.PEMTag, c.LastModified, c.NextUpdate, h.crlMaxAge(key)})
+	default:
+		h.serve(w, r, document{typeCRL, c.DER, c.ETag, c.LastModified, c.NextUpdate, h.crlMaxAge(key)})
 	}
-	return c
+}
+
+// crlMaxAge returns how long caches may keep the CRLs of the keys.
+func (h *Handler) crlMaxAge(keys ...*issuer.Key) time.Duration {
+	var age time.Duration
+	for _, k := range keys {
+		if a := cmp.Or(time.Duration(k.Issuer.Settings.CRL.MaxAge), h.cfg.CRLMaxAge); age == 0 || a < age {
+			age = a
+		}
+	}
+	return age
 }
 
 func (h *Handler) crlBundle(w http.ResponseWriter, r *http.Request) {
@@ -208,7 +223,7 @@ func (h *Handler) crlBundle(w http.ResponseWriter, r *http.Request) {
 		notYet(w)
 		return
 	}
-	h.serve(w, r, document{typePEM, b.PEM, b.ETag, b.LastModified, b.NextUpdate, h.cfg.CRLMaxAge})
+	h.serve(w, r, document{typePEM, b.PEM, b.ETag, b.LastModified, b.NextUpdate, h.crlMaxAge(i.Keys...)})
 }
 
 // notYet says that the first CRL is still being made.
@@ -220,7 +235,7 @@ func notYet(w http.ResponseWriter) {
 // caDER serves the address in certificates' caIssuers (RFC 5280, Section 4.2.2.1).
 func (h *Handler) caDER(w http.ResponseWriter, r *http.Request) {
 	if key := h.key(w, r); key != nil {
-		h.serve(w, r, document{mediaType: typeCertificate, content: key.Certificate.Raw, maxAge: h.cfg.CertificateMaxAge})
+		h.serve(w, r, document{mediaType: typeCertificate, content: crl.Octets(key.Certificate.Raw), maxAge: h.cfg.CertificateMaxAge})
 	}
 }
 
@@ -254,7 +269,7 @@ func (h *Handler) clientCAs(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) certificates(w http.ResponseWriter, r *http.Request, maxAge time.Duration, certs ...*x509.Certificate) {
-	h.serve(w, r, document{mediaType: typePEMChain, content: issuer.EncodePEM(certs...), maxAge: maxAge})
+	h.serve(w, r, document{mediaType: typePEMChain, content: crl.Octets(issuer.EncodePEM(certs...)), maxAge: maxAge})
 }
 
 // key returns the issuer key that the path names; nil when it has answered that there is none.

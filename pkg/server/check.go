@@ -205,7 +205,7 @@ func checkKey(ctx context.Context, cfg *config.Config, s store.Store, k *issuer.
 			}
 		}
 	}
-	switch l, err := s.LatestCRL(ctx, k.ID, pki.ScopeFull); {
+	switch l, err := s.LatestCRL(ctx, k.ID, pki.ScopeFull, nil); {
 	case fault.Is(err, fault.NotFound):
 		found = append(found, store.Finding{Serious: true, What: fmt.Sprintf("issuer %s has published no CRL", name), Mend: "start the server; if it runs, its log knows why"})
 	case err != nil:

@@ -12,9 +12,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
-	"github.com/certwright/certwright/pkg/crl"
 	"github.com/certwright/certwright/pkg/fault"
-	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/problem"
 	"github.com/certwright/certwright/pkg/rest"
 	"github.com/certwright/certwright/web"
@@ -185,7 +183,7 @@ func (s *Server) health() health {
 	if name := s.signers.missing(); name != "" {
 		h.note("keys", healthFailing, "issuer %s has no OCSP responder in force", name)
 	}
-	for _, c := range s.crlStates() {
+	for _, c := range s.crls.State() {
 		switch {
 		case c.Number == 0:
 			h.note("crl", healthFailing, "issuer %s has not published one yet", c.Issuer)
@@ -208,20 +206,6 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		status = http.StatusServiceUnavailable
 	}
 	writeHealth(w, status, h)
-}
-
-// crlState is the state of one CRL: of an issuer key and a scope.
-type crlState struct {
-	crl.State
-	Scope string
-}
-
-func (s *Server) crlStates() []crlState {
-	var all []crlState
-	for _, st := range s.crls.State() {
-		all = append(all, crlState{st, pki.ScopeFull})
-	}
-	return all
 }
 
 func writeHealth(w http.ResponseWriter, status int, h health) {

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/certwright/certwright/pkg/ca"
+	"github.com/certwright/certwright/pkg/crl"
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/store"
 )
@@ -321,29 +322,29 @@ func (s *Server) authorityFacts() []fact {
 // crlFacts are of the CRLs that this replica serves, and of their making.
 func (s *Server) crlFacts(truth func(bool) float64, instant instantFunc) []fact {
 	labels := []string{"issuer", "key", "scope"}
-	state := func(name, help string, put func(put func(float64, ...string), st crlState)) fact {
+	state := func(name, help string, put func(put func(float64, ...string), st crl.State)) fact {
 		return fact{name, help, labels, func(out func(float64, ...string)) {
-			for _, st := range s.crlStates() {
+			for _, st := range s.crls.State() {
 				put(func(v float64, _ ...string) { out(v, st.Issuer, st.KeyID, st.Scope) }, st)
 			}
 		}}
 	}
-	published := func(name, help string, value func(st crlState) float64) fact {
-		return state(name, help, func(put func(float64, ...string), st crlState) {
+	published := func(name, help string, value func(st crl.State) float64) fact {
+		return state(name, help, func(put func(float64, ...string), st crl.State) {
 			if st.Number != 0 {
 				put(value(st))
 			}
 		})
 	}
 	return []fact{
-		published("certwright_crl_number", "cRLNumber of the CRL that is served.", func(st crlState) float64 { return float64(st.Number) }),
-		published("certwright_crl_entries", "Entries of the CRL that is served.", func(st crlState) float64 { return float64(st.Entries) }),
-		published("certwright_crl_size_bytes", "Size of the CRL that is served, in DER.", func(st crlState) float64 { return float64(st.Size) }),
-		state("certwright_crl_this_update_timestamp_seconds", "thisUpdate of the CRL that is served.", func(put func(float64, ...string), st crlState) { instant(put, st.ThisUpdate) }),
-		state("certwright_crl_next_update_timestamp_seconds", "nextUpdate of the CRL that is served: when verifiers refuse everybody.", func(put func(float64, ...string), st crlState) { instant(put, st.NextUpdate) }),
-		state("certwright_crl_created_timestamp_seconds", "When the CRL that is served was made.", func(put func(float64, ...string), st crlState) { instant(put, st.CreatedAt) }),
-		state("certwright_crl_pending", "1 while a change of a status is not in the CRL yet.", func(put func(float64, ...string), st crlState) { put(truth(st.Pending)) }),
-		state("certwright_crl_failing", "1 while this replica cannot make the CRL.", func(put func(float64, ...string), st crlState) { put(truth(st.Err != nil)) }),
+		published("certwright_crl_number", "cRLNumber of the CRL that is served.", func(st crl.State) float64 { return float64(st.Number) }),
+		published("certwright_crl_entries", "Entries of the CRL that is served.", func(st crl.State) float64 { return float64(st.Entries) }),
+		published("certwright_crl_size_bytes", "Size of the CRL that is served, in DER.", func(st crl.State) float64 { return float64(st.Size) }),
+		state("certwright_crl_this_update_timestamp_seconds", "thisUpdate of the CRL that is served.", func(put func(float64, ...string), st crl.State) { instant(put, st.ThisUpdate) }),
+		state("certwright_crl_next_update_timestamp_seconds", "nextUpdate of the CRL that is served: when verifiers refuse everybody.", func(put func(float64, ...string), st crl.State) { instant(put, st.NextUpdate) }),
+		state("certwright_crl_created_timestamp_seconds", "When the CRL that is served was made.", func(put func(float64, ...string), st crl.State) { instant(put, st.CreatedAt) }),
+		state("certwright_crl_pending", "1 while a change of a status is not in the CRL yet.", func(put func(float64, ...string), st crl.State) { put(truth(st.Pending)) }),
+		state("certwright_crl_failing", "1 while this replica cannot make the CRL.", func(put func(float64, ...string), st crl.State) { put(truth(st.Err != nil)) }),
 		{"certwright_crl_builds_total", "CRLs that this replica tried to make: published, failed, or discarded because another replica was faster.", []string{"result"}, func(put func(float64, ...string)) {
 			m := s.crls.Metrics()
 			put(float64(m.Built), "published")

@@ -70,7 +70,7 @@ func (s *Server) describeCRL(i *issuer.Issuer, k *issuer.Key) web.CRL {
 	}
 	if l, ok := s.crls.Latest(k.KeyID); ok {
 		c.Number, c.ThisUpdate, c.NextUpdate, c.CreatedAt = strconv.FormatInt(l.Number, 10), l.ThisUpdate, l.NextUpdate, l.CreatedAt
-		c.Entries, c.SizeBytes = l.Entries, len(l.DER)
+		c.Entries, c.SizeBytes = l.Entries, int(l.DER.Size())
 	}
 	return c
 }

@@ -293,7 +293,7 @@ func (s *Server) build(ctx context.Context, kek *keys.KEK, o Options) (err error
 	s.own = &listenerCert{ca: s.ca, issuers: s.issuers, names: names, now: s.clock.Now, log: s.log}
 	holder, ttl := s.leaseTerms()
 	if s.crls, err = crl.New(crl.Config{
-		Store: s.store, Issuers: s.issuers, Clock: s.clock, Leases: s.store, Holder: holder, LeaseTTL: ttl,
+		Store: s.store, Issuers: s.issuers, Clock: s.clock, Leases: s.store, Holder: holder, LeaseTTL: ttl, PublicURL: s.PublicURL,
 		Interval: time.Duration(s.cfg.CRL.Interval), NextUpdate: time.Duration(s.cfg.CRL.NextUpdate), Coalesce: time.Duration(s.cfg.CRL.Coalesce),
 		Logger: s.log,
 	}); err != nil {

@@ -224,7 +224,10 @@ func Tables() []Table {
 		}},
 		{Name: "crl", Key: []string{"issuer_key_id", "scope", "number"}, Large: true, Columns: []Column{
 			integer("issuer_key_id"), text("scope"), integer("number"), integer("shard"), moment("this_update"), moment("next_update"),
-			boolean("scheduled"), integer("change"), integer("entries"), moment("created_at"), octets("der"),
+			boolean("scheduled"), integer("change"), integer("entries"), moment("created_at"), octets("der"), orOctets("parts"), boolean("base"),
+		}},
+		{Name: "crl_part", Key: []string{"issuer_key_id", "scope", "hash"}, Large: true, Columns: []Column{
+			integer("issuer_key_id"), text("scope"), octets("hash"), octets("data"),
 		}},
 		{Name: "sealed_secret", Key: []string{"name"}, Columns: []Column{text("name"), octets("sealed")}},
 		{Name: "ra_certificate", Key: []string{"issuer_id", "number"}, Columns: []Column{

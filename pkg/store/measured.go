@@ -178,15 +178,27 @@ func (m *measured) NextCRLNumber(ctx context.Context, issuerKeyID int64, scope s
 }
 
 // RecordCRL implements Store.
-func (m *measured) RecordCRL(ctx context.Context, c pki.CRL) (err error) {
+func (m *measured) RecordCRL(ctx context.Context, under *Lease, cs ...pki.CRL) (err error) {
 	defer m.done("RecordCRL", time.Now(), &err)
-	return m.Store.RecordCRL(ctx, c)
+	return m.Store.RecordCRL(ctx, under, cs...)
+}
+
+// CRLNumbers implements Store.
+func (m *measured) CRLNumbers(ctx context.Context) (_ map[int64]map[string]int64, err error) {
+	defer m.done("CRLNumbers", time.Now(), &err)
+	return m.Store.CRLNumbers(ctx)
+}
+
+// BaseCRL implements Store.
+func (m *measured) BaseCRL(ctx context.Context, issuerKeyID int64, scope string) (_ pki.CRL, err error) {
+	defer m.done("BaseCRL", time.Now(), &err)
+	return m.Store.BaseCRL(ctx, issuerKeyID, scope)
 }
 
 // LatestCRL implements Store.
-func (m *measured) LatestCRL(ctx context.Context, issuerKeyID int64, scope string) (_ pki.CRL, err error) {
+func (m *measured) LatestCRL(ctx context.Context, issuerKeyID int64, scope string, known func([32]byte) []byte) (_ pki.CRL, err error) {
 	defer m.done("LatestCRL", time.Now(), &err)
-	return m.Store.LatestCRL(ctx, issuerKeyID, scope)
+	return m.Store.LatestCRL(ctx, issuerKeyID, scope, known)
 }
 
 // LatestScheduledCRL implements Store.

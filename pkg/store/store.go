@@ -274,15 +274,21 @@ type CRLs interface {
 	// NextCRLNumber returns the number that the next CRL of this scope must carry at the least:
 	// max(newest + 1, unixSeconds).
 	NextCRLNumber(ctx context.Context, issuerKeyID int64, scope string, unixSeconds int64) (int64, error)
-	// RecordCRL publishes a CRL. ErrStale when one with the same or a higher number has been published for the scope,
-	// or one that shows a later change: the caller throws its own away. Older CRLs of the scope are kept for a few
-	// generations and then dropped.
-	RecordCRL(ctx context.Context, c pki.CRL) error
-	// LatestCRL returns the newest CRL of the scope. NotFound before the first.
-	LatestCRL(ctx context.Context, issuerKeyID int64, scope string) (pki.CRL, error)
-	// LatestScheduledCRL returns the newest CRL of the scope that the timer made, without its DER. NotFound before
+	// CRLNumbers returns the number of the newest CRL of each scope of each issuer key.
+	CRLNumbers(ctx context.Context) (map[int64]map[string]int64, error)
+	// RecordCRL publishes CRLs of one issuer key, of a scope each, all or none. ErrStale when for one of the scopes a
+	// list with the same or a higher number has been published, or one that shows a later change: the caller throws its
+	// own away. ErrLeaseLost when a lease is given and another holder has taken it since. Older CRLs of a scope are kept
+	// for a few generations and then dropped, but for the newest that the timer made and the newest base.
+	RecordCRL(ctx context.Context, under *Lease, cs ...pki.CRL) error
+	// LatestCRL returns the newest CRL of the scope. NotFound before the first. known may be nil; a part whose data it
+	// returns is not read, and the data is returned instead. Parts may be cut differently from what was recorded.
+	LatestCRL(ctx context.Context, issuerKeyID int64, scope string, known func(hash [32]byte) []byte) (pki.CRL, error)
+	// LatestScheduledCRL returns the newest CRL of the scope that the timer made, without its parts. NotFound before
 	// the first.
 	LatestScheduledCRL(ctx context.Context, issuerKeyID int64, scope string) (pki.CRL, error)
+	// BaseCRL returns the newest CRL of the scope that is marked as a base, without its parts. NotFound before the first.
+	BaseCRL(ctx context.Context, issuerKeyID int64, scope string) (pki.CRL, error)
 }
 
 // Issuers keeps issuers, their keys and certificates, and the wrapped private keys.

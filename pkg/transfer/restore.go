@@ -215,7 +215,7 @@ func (c *RestoreConfig) read(ctx context.Context) ([]list, error) {
 			return nil, bad("none of the issuers in the store has signed it")
 		}
 		l.issuer = nameOf(set, l.key)
-		l.latest, err = c.Store.LatestCRL(ctx, l.key.ID, pki.ScopeFull)
+		l.latest, err = c.Store.LatestCRL(ctx, l.key.ID, pki.ScopeFull, nil)
 		if err != nil && !fault.Is(err, fault.NotFound) {
 			return nil, err
 		}
@@ -289,7 +289,7 @@ func (c *RestoreConfig) take(ctx context.Context, l list) (RestoredList, []strin
 	out := RestoredList{Name: l.name, Issuer: l.issuer, Number: l.number, Entries: len(l.crl.RevokedCertificateEntries)}
 	var notes []string
 	switch {
-	case !l.fresh && bytes.Equal(l.der, l.latest.DER):
+	case !l.fresh && bytes.Equal(l.der, l.latest.DER()):
 		notes = append(notes, fmt.Sprintf("%s is the newest CRL that the store has: nothing was lost by it", l.name))
 	case !l.fresh:
 		notes = append(notes, fmt.Sprintf("%s has the number %d, and the store has published %d: holds and changed reasons on it were not taken over", l.name, l.number, l.latest.Number))
@@ -370,9 +370,9 @@ feed:
 
 	// The list itself goes into the store: what is published next has a higher number, and until then this is served.
 	// It shows an older state than the store has now, so that a new one is made at once.
-	err = c.Store.RecordCRL(ctx, pki.CRL{
+	err = c.Store.RecordCRL(ctx, nil, pki.CRL{
 		IssuerKeyID: l.key.ID, Scope: pki.ScopeFull, Number: l.number, ThisUpdate: l.crl.ThisUpdate.UTC(), NextUpdate: l.crl.NextUpdate.UTC(),
-		Change: l.latest.Change, Entries: out.Entries, DER: l.der, CreatedAt: c.Now(),
+		Change: l.latest.Change, Entries: out.Entries, Parts: []pki.CRLPart{pki.NewCRLPart(l.der)}, CreatedAt: c.Now(),
 	})
 	return out, notes, err
 }

@@ -147,9 +147,9 @@ func (a *authority) publish(s store.Store, number int64, edit ...func(*x509.Revo
 		a.t.Fatal(err)
 	}
 	if len(edit) == 0 {
-		err = s.RecordCRL(a.t.Context(), pki.CRL{
+		err = s.RecordCRL(a.t.Context(), nil, pki.CRL{
 			IssuerKeyID: a.issuer.ID, Scope: pki.ScopeFull, Number: number, ThisUpdate: now, NextUpdate: list.NextUpdate,
-			Scheduled: true, Change: change, Entries: len(list.RevokedCertificateEntries), CreatedAt: now, DER: der,
+			Scheduled: true, Change: change, Entries: len(list.RevokedCertificateEntries), CreatedAt: now, Parts: []pki.CRLPart{pki.NewCRLPart(der)},
 		})
 		if err != nil {
 			a.t.Fatal(err)
@@ -308,8 +308,8 @@ func restoreStory(t *testing.T, live, s store.Movable) {
 	if n, err := s.NextCRLNumber(ctx, a.issuer.ID, pki.ScopeFull, now.Unix()); err != nil || n != highest+1 {
 		t.Errorf("NextCRLNumber = %d, %v; want %d", n, err, int64(highest+1))
 	}
-	latest, err := s.LatestCRL(ctx, a.issuer.ID, pki.ScopeFull)
-	if h, _ := s.Head(ctx); err != nil || string(latest.DER) != string(der) || latest.Change >= h.StatusChange {
+	latest, err := s.LatestCRL(ctx, a.issuer.ID, pki.ScopeFull, nil)
+	if h, _ := s.Head(ctx); err != nil || string(latest.DER()) != string(der) || latest.Change >= h.StatusChange {
 		t.Errorf("LatestCRL = number %d of change %d, %v", latest.Number, latest.Change, err)
 	}
 

@@ -76,9 +76,9 @@ func (e *env) fill() {
 	for i := range 3 {
 		c := pki.CRL{
 			IssuerKeyID: e.issuing.key, Scope: pki.ScopeFull, Number: 100 + int64(i), ThisUpdate: base, NextUpdate: base.Add(time.Hour),
-			Scheduled: i == 1, Change: e.head().Change, Entries: 2, CreatedAt: base, DER: randomBytes(3000),
+			Scheduled: i == 1, Change: e.head().Change, Entries: 2, CreatedAt: base, Parts: parts(randomBytes(3000), randomBytes(100_000)),
 		}
-		if err := e.RecordCRL(ctx, c); err != nil {
+		if err := e.RecordCRL(ctx, nil, c); err != nil {
 			t.Fatalf("RecordCRL: %v", err)
 		}
 	}
@@ -305,7 +305,7 @@ func testFence(t *testing.T, h Harness) {
 		"RecordAudit":    e.RecordAudit(ctx, record("test", base)),
 		"CreateToken":    e.CreateToken(ctx, pki.Token{ID: "x", Name: "x", CreatedAt: base}, record(audit.ActionToken, base)),
 		"PutProfile":     e.PutProfile(ctx, pki.ProfileVersion{Name: "x", Version: 1, CreatedAt: base}, record(audit.ActionProfile, base)),
-		"RecordCRL":      e.RecordCRL(ctx, pki.CRL{IssuerKeyID: e.issuing.key, Scope: pki.ScopeFull, Number: 1, ThisUpdate: base, NextUpdate: base, CreatedAt: base}),
+		"RecordCRL":      e.RecordCRL(ctx, nil, pki.CRL{IssuerKeyID: e.issuing.key, Scope: pki.ScopeFull, Number: 1, ThisUpdate: base, NextUpdate: base, CreatedAt: base}),
 	} {
 		wantFault(t, what+" on a fenced store", err, fault.Unavailable, store.ErrNotInUse)
 	}

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -409,7 +410,7 @@ func testCRLs(t *testing.T, h Harness) {
 	crl := func(number, change int64, edit ...func(*pki.CRL)) pki.CRL {
 		c := pki.CRL{
 			IssuerKeyID: e.issuing.key, Scope: pki.ScopeFull, Number: number, Change: change, ThisUpdate: base.Truncate(time.Second),
-			NextUpdate: base.Truncate(time.Second).Add(24 * time.Hour), Entries: 3, DER: randomBytes(300), CreatedAt: base,
+			NextUpdate: base.Truncate(time.Second).Add(24 * time.Hour), Entries: 3, Parts: parts(randomBytes(300)), CreatedAt: base,
 		}
 		for _, f := range edit {
 			f(&c)
@@ -424,7 +425,7 @@ func testCRLs(t *testing.T, h Harness) {
 		}
 	}
 	scheduled := func(c *pki.CRL) { c.Scheduled = true }
-	_, err := e.LatestCRL(ctx, e.issuing.key, pki.ScopeFull)
+	_, err := e.LatestCRL(ctx, e.issuing.key, pki.ScopeFull, nil)
 	wantFault(t, "LatestCRL before the first", err, fault.NotFound, nil)
 	_, err = e.LatestScheduledCRL(ctx, e.issuing.key, pki.ScopeFull)
 	wantFault(t, "LatestScheduledCRL before the first", err, fault.NotFound, nil)
@@ -432,14 +433,14 @@ func testCRLs(t *testing.T, h Harness) {
 
 	first := crl(1000, 10, func(c *pki.CRL) { c.CreatedAt = base.Add(999 * time.Nanosecond) }, func(c *pki.CRL) { c.Shard = 3 })
 	before := e.head()
-	if err := e.RecordCRL(ctx, first); err != nil {
+	if err := e.RecordCRL(ctx, nil, first); err != nil {
 		t.Fatalf("RecordCRL: %v", err)
 	}
 	first.CreatedAt = base
 	if after := e.head(); after.Change != before.Change+1 || after.CRLChange != after.Change || after.AuditSeq != before.AuditSeq || after.StatusChange != before.StatusChange {
 		t.Errorf("RecordCRL: Head %+v became %+v", before, after)
 	}
-	got, err := e.LatestCRL(ctx, e.issuing.key, pki.ScopeFull)
+	got, err := e.LatestCRL(ctx, e.issuing.key, pki.ScopeFull, nil)
 	if err != nil {
 		t.Errorf("LatestCRL: %v", err)
 	}
@@ -458,41 +459,189 @@ func testCRLs(t *testing.T, h Harness) {
 		"an earlier change":          crl(1001, 9),
 		"the same number, scheduled": crl(1000, 11, scheduled),
 	} {
-		wantFault(t, "RecordCRL with "+name, e.RecordCRL(ctx, c), fault.Conflict, store.ErrStale)
+		wantFault(t, "RecordCRL with "+name, e.RecordCRL(ctx, nil, c), fault.Conflict, store.ErrStale)
 	}
 	equal(t, "Head after refusals", e.head(), before)
 	timed := crl(1001, 10, scheduled)
 	for _, c := range []pki.CRL{timed, crl(5, 3, func(c *pki.CRL) { c.Scope = "set-1" }), crl(5, 3, func(c *pki.CRL) { c.IssuerKeyID = e.devices.key })} {
-		if err := e.RecordCRL(ctx, c); err != nil {
+		if err := e.RecordCRL(ctx, nil, c); err != nil {
 			t.Fatalf("RecordCRL: %v", err)
 		}
 	}
 	var last pki.CRL
 	for i := range int64(30) {
 		last = crl(1002+2*i, 10+i)
-		if err := e.RecordCRL(ctx, last); err != nil {
+		if err := e.RecordCRL(ctx, nil, last); err != nil {
 			t.Fatalf("RecordCRL: %v", err)
 		}
 	}
-	if got, err = e.LatestCRL(ctx, e.issuing.key, pki.ScopeFull); err != nil {
+	if got, err = e.LatestCRL(ctx, e.issuing.key, pki.ScopeFull, nil); err != nil {
 		t.Errorf("LatestCRL: %v", err)
 	}
 	equal(t, "LatestCRL", got, last)
 	if got, err = e.LatestScheduledCRL(ctx, e.issuing.key, pki.ScopeFull); err != nil {
 		t.Errorf("LatestScheduledCRL after many that were not: %v", err)
 	}
-	timed.DER = nil
+	timed.Parts = nil
 	equal(t, "LatestScheduledCRL", got, timed)
-	if got, err = e.LatestCRL(ctx, e.devices.key, pki.ScopeFull); err != nil || got.Number != 5 {
+	if got, err = e.LatestCRL(ctx, e.devices.key, pki.ScopeFull, nil); err != nil || got.Number != 5 {
 		t.Errorf("LatestCRL of another key = %v, %v; want the number 5", got.Number, err)
 	}
 	next(pki.ScopeFull, 0, last.Number+1)
-	err = e.RecordCRL(ctx, crl(1, 1, func(c *pki.CRL) { c.IssuerKeyID = 1 << 40 }))
+	err = e.RecordCRL(ctx, nil, crl(1, 1, func(c *pki.CRL) { c.IssuerKeyID = 1 << 40 }))
 	if !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Conflict) {
 		t.Errorf("RecordCRL of no key: got error %v, want not_found or conflict", err)
 	}
 	e.verifyChain()
 	noSeriousFindings(t, h, e)
+}
+
+// testCRLParts publishes large lists that change little, as a CA with many revoked certificates does.
+func testCRLParts(t *testing.T, h Harness) {
+	e, ctx := open(t, h), t.Context()
+	leaves := make([][]byte, 60)
+	for i := range leaves {
+		leaves[i] = randomBytes(40_000)
+	}
+	leaves[7] = leaves[8] // the same content twice
+	var latest pki.CRL
+	publish := func(n int64, edit ...func(*pki.CRL)) {
+		t.Helper()
+		latest = pki.CRL{
+			IssuerKeyID: e.issuing.key, Scope: "s64/5", Shard: 5, Number: n, Change: n, ThisUpdate: base.Truncate(time.Second), NextUpdate: base.Truncate(time.Second).Add(time.Hour),
+			Entries: 1, CreatedAt: base, Parts: parts(append(append([][]byte{randomBytes(200)}, leaves...), randomBytes(300))...),
+		}
+		for _, f := range edit {
+			f(&latest)
+		}
+		if err := e.RecordCRL(ctx, nil, latest); err != nil {
+			t.Fatalf("RecordCRL: %v", err)
+		}
+	}
+	read := func(known func([32]byte) []byte) pki.CRL {
+		t.Helper()
+		got, err := e.LatestCRL(ctx, e.issuing.key, "s64/5", known)
+		if err != nil {
+			t.Fatalf("LatestCRL: %v", err)
+		}
+		if !bytes.Equal(got.DER(), latest.DER()) {
+			t.Errorf("LatestCRL: %d octets, not the %d that were recorded last", got.Size(), latest.Size())
+		}
+		about, want := got, latest
+		about.Parts, want.Parts = nil, nil
+		equal(t, "LatestCRL", about, want)
+		return got
+	}
+	publish(1, func(c *pki.CRL) { c.Base, c.Scheduled = true, true })
+	before := read(nil)
+	pinned := latest
+	for n := range int64(8) {
+		leaves[n] = randomBytes(40_000 + int(n))
+		publish(n + 2)
+		asked := 0
+		after := read(func(h [32]byte) []byte {
+			asked++
+			for _, p := range before.Parts {
+				if p.Hash == h {
+					return p.Data
+				}
+			}
+			return nil
+		})
+		shared := 0
+		for i := range after.Parts {
+			if &after.Parts[i].Data[0] == &before.Parts[i].Data[0] {
+				shared++
+			}
+		}
+		if asked != len(leaves) || shared < len(leaves)-2 {
+			t.Errorf("list %d: asked for %d parts, and %d are those of the list before; want %d and %d", n+2, asked, shared, len(leaves), len(leaves)-1)
+		}
+		before = after
+	}
+	for what, get := range map[string]func() (pki.CRL, error){
+		"LatestScheduledCRL": func() (pki.CRL, error) { return e.LatestScheduledCRL(ctx, e.issuing.key, "s64/5") },
+		"BaseCRL":            func() (pki.CRL, error) { return e.BaseCRL(ctx, e.issuing.key, "s64/5") },
+	} {
+		got, err := get()
+		if err != nil {
+			t.Errorf("%s after many lists: %v", what, err)
+		}
+		pinned.Parts = nil
+		equal(t, what, got, pinned)
+	}
+	if _, err := e.BaseCRL(ctx, e.issuing.key, pki.ScopeFull); !fault.Is(err, fault.NotFound) {
+		t.Errorf("BaseCRL of a scope without one: got error %v, want not_found", err)
+	}
+
+	// What no list refers to any more is not kept: the base, and the last three or so.
+	if m, ok := e.Store.(store.Movable); ok {
+		for _, table := range store.Tables() {
+			if table.Name != "crl_part" {
+				continue
+			}
+			n, err := m.CountRows(ctx, table)
+			if want := int64(len(leaves) + 8); err != nil || n > want {
+				t.Errorf("%d parts are kept, %v; want at most %d", n, err, want)
+			}
+		}
+	}
+	leaves = leaves[:1] // a small list again: whole
+	publish(100)
+	read(nil)
+	err := e.RecordCRL(ctx, nil, pki.CRL{IssuerKeyID: 1 << 40, Scope: "s64/5", Number: 1, ThisUpdate: base, NextUpdate: base, CreatedAt: base, Parts: parts(randomBytes(1<<20), randomBytes(1<<20))})
+	wantFault(t, "RecordCRL of no key", err, fault.NotFound, nil)
+	e.verifyChain()
+}
+
+// testCRLTogether: lists of several scopes go out together or not at all, and only by the holder of the lease.
+func testCRLTogether(t *testing.T, h Harness) {
+	e, ctx := open(t, h), t.Context()
+	crl := func(scope string, number int64) pki.CRL {
+		return pki.CRL{
+			IssuerKeyID: e.issuing.key, Scope: scope, Number: number, Change: 1, ThisUpdate: base.Truncate(time.Second), NextUpdate: base.Truncate(time.Second).Add(time.Hour),
+			CreatedAt: base, Parts: parts(randomBytes(300)),
+		}
+	}
+	mine, err := e.AcquireLease(ctx, "crl", "one", time.Hour)
+	if err != nil {
+		t.Fatalf("AcquireLease: %v", err)
+	}
+	before := e.head()
+	if err := e.RecordCRL(ctx, &mine, crl("s2/0", 5), crl("s2/1", 5), crl(pki.ScopeFull, 5)); err != nil {
+		t.Fatalf("RecordCRL: %v", err)
+	}
+	if after := e.head(); after.Change != before.Change+1 || after.CRLChange != after.Change {
+		t.Errorf("three lists together: Head %+v became %+v", before, after)
+	}
+	before = e.head()
+	wantFault(t, "RecordCRL with one that is stale", e.RecordCRL(ctx, &mine, crl("s2/0", 6), crl("s2/1", 5)), fault.Conflict, store.ErrStale)
+	other := crl("s2/1", 6)
+	other.IssuerKeyID = e.devices.key
+	wantFault(t, "RecordCRL of two keys", e.RecordCRL(ctx, &mine, crl("s2/0", 6), other), fault.BadRequest, nil)
+	if err := e.ReleaseLease(ctx, "crl", "one"); err != nil {
+		t.Fatalf("ReleaseLease: %v", err)
+	}
+	next, err := e.AcquireLease(ctx, "crl", "two", time.Hour)
+	if err != nil {
+		t.Fatalf("AcquireLease: %v", err)
+	}
+	wantFault(t, "RecordCRL under a lost lease", e.RecordCRL(ctx, &mine, crl("s2/0", 7)), fault.Conflict, store.ErrLeaseLost)
+	equal(t, "Head after refusals", e.head(), before)
+	for _, scope := range []string{"s2/0", "s2/1"} {
+		if got, err := e.LatestCRL(ctx, e.issuing.key, scope, nil); err != nil || got.Number != 5 {
+			t.Errorf("LatestCRL of %s = %d, %v; want 5", scope, got.Number, err)
+		}
+	}
+	if err := e.RecordCRL(ctx, &next, crl("s2/0", 7)); err != nil {
+		t.Errorf("RecordCRL under the new lease: %v", err)
+	}
+	numbers, err := e.CRLNumbers(ctx)
+	if err != nil {
+		t.Errorf("CRLNumbers: %v", err)
+	}
+	equal(t, "CRLNumbers", numbers, map[int64]map[string]int64{e.issuing.key: {"s2/0": 7, "s2/1": 5, pki.ScopeFull: 5}})
+	e.verifyChain()
 }
 
 func testCRLRecorders(t *testing.T, h Harness) {
@@ -515,7 +664,7 @@ func testCRLRecorders(t *testing.T, h Harness) {
 					t.Errorf("NextCRLNumber: %v", err)
 					return
 				}
-				err = s.RecordCRL(t.Context(), pki.CRL{IssuerKeyID: e.issuing.key, Scope: pki.ScopeFull, Number: n, Change: 1, ThisUpdate: base, NextUpdate: base, DER: []byte{1}, CreatedAt: base})
+				err = s.RecordCRL(t.Context(), nil, pki.CRL{IssuerKeyID: e.issuing.key, Scope: pki.ScopeFull, Number: n, Change: 1, ThisUpdate: base, NextUpdate: base, Parts: parts([]byte{1}), CreatedAt: base})
 				if errors.Is(err, store.ErrStale) {
 					continue
 				}
@@ -533,7 +682,7 @@ func testCRLRecorders(t *testing.T, h Harness) {
 		})
 	}
 	wg.Wait()
-	last, err := e.LatestCRL(t.Context(), e.issuing.key, pki.ScopeFull)
+	last, err := e.LatestCRL(t.Context(), e.issuing.key, pki.ScopeFull, nil)
 	if err != nil || last.Number != 100+int64(len(seen))-1 {
 		t.Errorf("LatestCRL has the number %d, %v; want %d", last.Number, err, 100+int64(len(seen))-1)
 	}

@@ -97,6 +97,8 @@ func Run(t *testing.T, h Harness) {
 		{"Enrollments", testEnrollments},
 		{"ChallengeRace", testChallengeRace},
 		{"RACertificates", testRACertificates},
+		{"CRLParts", testCRLParts},
+		{"CRLTogether", testCRLTogether},
 		{"AuditEvents", testAuditEvents},
 		{"AuditChainWhileWriting", testAuditChainWhileWriting},
 		{"ClockSteps", testClockSteps},
@@ -164,6 +166,15 @@ func (e *env) load() {
 	if e.root.key == 0 || e.issuing.key == 0 || e.devices.key == 0 {
 		e.t.Fatalf("AllIssuers = %+v, want root, issuing and devices with a key each", set)
 	}
+}
+
+// parts cuts what a CRL is made of, as its builder would.
+func parts(of ...[]byte) []pki.CRLPart {
+	out := make([]pki.CRLPart, len(of))
+	for i, data := range of {
+		out[i] = pki.NewCRLPart(data)
+	}
+	return out
 }
 
 func randomBytes(n int) []byte {

@@ -350,10 +350,15 @@ func (e *env) verbs() []verb {
 			_, err := e.NextCRLNumber(ctx, e.issuing.key, pki.ScopeFull, 1)
 			return err
 		}},
+		{"CRLNumbers", func(ctx context.Context) error { _, err := e.CRLNumbers(ctx); return err }},
 		{"RecordCRL", func(ctx context.Context) error {
-			return e.RecordCRL(ctx, pki.CRL{IssuerKeyID: e.issuing.key, Scope: pki.ScopeFull, Number: counter.Add(1), Change: 1, DER: []byte{1}})
+			return e.RecordCRL(ctx, nil, pki.CRL{IssuerKeyID: e.issuing.key, Scope: pki.ScopeFull, Number: counter.Add(1), Change: 1, Parts: parts([]byte{1})})
 		}},
-		{"LatestCRL", func(ctx context.Context) error { _, err := e.LatestCRL(ctx, e.issuing.key, "full"); return err }},
+		{"LatestCRL", func(ctx context.Context) error { _, err := e.LatestCRL(ctx, e.issuing.key, "full", nil); return err }},
+		{"BaseCRL", func(ctx context.Context) error {
+			_, err := e.BaseCRL(ctx, e.issuing.key, "full")
+			return err
+		}},
 		{"LatestScheduledCRL", func(ctx context.Context) error {
 			_, err := e.LatestScheduledCRL(ctx, e.issuing.key, "full")
 			return err
@@ -413,7 +418,7 @@ func testCancelledBefore(t *testing.T, h Harness) {
 		switch {
 		case v.name == "Bootstrap":
 			wantFault(t, v.name, err, fault.Conflict, store.ErrNotEmpty)
-		case v.name == "LatestScheduledCRL":
+		case v.name == "LatestScheduledCRL" || v.name == "BaseCRL":
 			wantFault(t, v.name, err, fault.NotFound, nil)
 		case err != nil:
 			t.Errorf("%s after it was cancelled: %v", v.name, err)

@@ -1,0 +1,6 @@
+-- Lists that are in parts cannot be kept: the next ones are made at the next start.
+DELETE FROM crl WHERE parts IS NOT NULL;
+DROP TABLE crl_part;
+ALTER TABLE crl DROP COLUMN base;
+ALTER TABLE crl DROP COLUMN parts;
+PRAGMA user_version = 6;
