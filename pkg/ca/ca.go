@@ -31,6 +31,7 @@ import (
 	"github.com/certwright/certwright/pkg/keys"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/profile"
+	"github.com/certwright/certwright/pkg/settings"
 	"github.com/certwright/certwright/pkg/store"
 )
 
@@ -43,6 +44,7 @@ type Store interface {
 	store.Certificates
 	ChangeStatus(ctx context.Context, c store.StatusChange) (pki.Certificate, error)
 	store.Profiles
+	store.IssuerSettings
 	BlockedKeys(ctx context.Context) (map[[32]byte]store.BlockedKey, error)
 }
 
@@ -53,6 +55,9 @@ type Config struct {
 	Clock   *clock.Guard
 	// PublicURL is where verifiers reach CRLs, OCSP and CA certificates, without a slash at the end.
 	PublicURL string
+	// Process is what the process has settled for issuers whose own settings leave it open. The zero value means
+	// settings.Default.
+	Process settings.InForce
 	// Reserved are the names of our own listeners: nobody but the server gets a certificate for them.
 	Reserved []string
 	// StatusChanged is told of a change of status once it is durable and before the caller is. It must be quick.
@@ -67,7 +72,10 @@ type Authority struct {
 	policy    atomic.Pointer[policy]
 	templates sync.Map // templateKey -> *der.CertificateTemplate
 	issuers   sync.Map // pki.Fingerprint of an issuer's certificate -> profile.Issuer
-	figures   figures
+
+	carried  sync.Map   // addressKey -> time.Time: until when the store knows that certificates carry it
+	carrying sync.Mutex // held while an address is recorded
+	figures  figures
 }
 
 // policy is what Follow loads: replaced whole, never edited.
@@ -91,6 +99,9 @@ func New(cfg Config) (*Authority, error) {
 		return nil, errors.New("ca: incomplete config")
 	case cfg.PublicURL == "" || strings.HasSuffix(cfg.PublicURL, "/"):
 		return nil, fmt.Errorf("ca: public URL %q must be set and not end in a slash", cfg.PublicURL)
+	}
+	if cfg.Process == (settings.InForce{}) {
+		cfg.Process = settings.Default()
 	}
 	if cfg.Random == nil {
 		cfg.Random = rand.Reader
@@ -259,11 +270,15 @@ func (a *Authority) issue(ctx context.Context, key *issuer.Key, p *Profile, r Re
 	if err != nil {
 		return nil, err
 	}
+	at, err := a.distribute(ctx, key, p, c.NotAfter, now)
+	if err != nil {
+		return nil, err
+	}
 	record := pki.Certificate{
 		IssuerID: key.IssuerID, IssuerKeyID: key.ID, SPKIHash: hash,
 		Subject: c.SubjectString, SANs: c.SANStrings, Profile: p.Name(), ProfileVersion: p.Version,
 		Requester: r.Principal.Name, Protocol: r.Protocol, Device: r.Device, Source: r.Principal.Source,
-		TransactionID: r.TransactionID, Replaces: r.replaces, CRLScope: pki.ScopeFull,
+		TransactionID: r.TransactionID, Replaces: r.replaces,
 		NotBefore: c.NotBefore, NotAfter: c.NotAfter, IssuedAt: now.Truncate(time.Microsecond),
 	}
 	idempotency := r.Idempotency
@@ -272,9 +287,6 @@ func (a *Authority) issue(ctx context.Context, key *issuer.Key, p *Profile, r Re
 		own.Warnings = c.Warnings
 		idempotency = &own
 	}
-	if p.IsCA() {
-		record.CRLScope = pki.ScopeCA
-	}
 	for draw := 1; ; draw++ {
 		serial, err := pki.NewSerialNumber(a.cfg.Random, c.NotAfter, now)
 		if err != nil {
@@ -282,6 +294,7 @@ func (a *Authority) issue(ctx context.Context, key *issuer.Key, p *Profile, r Re
 		}
 		fields.SerialNumber = serial.Bytes()
 		record.Serial = serial
+		record.CRLScope, record.CRLShard, fields.CRLDistributionPoint = at.of(serial)
 		if record.DER, err = sign(t, &fields, key.Signer); err != nil {
 			return nil, err
 		}

@@ -55,6 +55,8 @@ func (a *Authority) DryRun(ctx context.Context, r Request, c *profile.Config) (*
 	if err != nil {
 		return nil, err
 	}
+	at, _ := a.distributionOf(key, p)
+	_, _, fields.CRLDistributionPoint = at.of(dryRunSerial)
 	raw, err := a.signDryRun(p, contents, fields, key.KeyID)
 	if err != nil {
 		return nil, err

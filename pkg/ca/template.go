@@ -47,7 +47,7 @@ func newTemplate(p *profile.Profile, alg keys.Algorithm, by *x509.Certificate, p
 	// Copied byte for byte: verifiers compare the encodings (RFC 5280, Section 4.1.2.4, and Section 4.2.1.1).
 	c.Issuer, c.AuthorityKeyID = by.RawSubject, by.SubjectKeyId
 	if p.CRLAddress() {
-		c.CRLDistributionPoints = []string{publicURL + "/crl/" + keyID + ".crl"}
+		c.CRLDistributionPoints = []string{publicURL + pki.CRLPath(keyID, pki.ScopeFull)}
 	}
 	if p.OCSPAddress() {
 		c.OCSPServers = []string{publicURL + "/ocsp/" + keyID}

@@ -39,6 +39,7 @@ import (
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/publish"
 	"github.com/certwright/certwright/pkg/rest"
+	"github.com/certwright/certwright/pkg/settings"
 	"github.com/certwright/certwright/pkg/store"
 	"github.com/certwright/certwright/pkg/watch"
 	"github.com/certwright/certwright/web"
@@ -281,7 +282,7 @@ func (s *Server) build(ctx context.Context, kek *keys.KEK, o Options) (err error
 	}
 	names, reserved := s.names()
 	if s.ca, err = ca.New(ca.Config{
-		Store: s.store, Issuers: s.issuers, Clock: s.clock, PublicURL: s.PublicURL, Reserved: reserved,
+		Store: s.store, Issuers: s.issuers, Clock: s.clock, PublicURL: s.PublicURL, Process: s.process(), Reserved: reserved,
 		StatusChanged: s.statusChanged, Random: o.Random, Logger: s.log,
 	}); err != nil {
 		return err
@@ -315,6 +316,9 @@ func (s *Server) build(ctx context.Context, kek *keys.KEK, o Options) (err error
 	s.watcher.Follow("crl", s.crls.Follow)
 	if err := s.watcher.Sync(ctx); err != nil {
 		return err
+	}
+	if err := s.ca.RecordAddresses(ctx); err != nil {
+		s.log.Warn("the addresses of sharded CRLs are not recorded yet; that is done when certificates are issued", "err", err)
 	}
 	// What cannot be signed now, because of the clock or the store, is tried again while the server runs: CRLs, the start page
 	// and OCSP answers that need nothing new are served meanwhile, and readyz says what is missing.
@@ -618,4 +622,12 @@ func (s *Server) writeFiles() error {
 		return fmt.Errorf("writing the command line's settings: %w", err)
 	}
 	return nil
+}
+
+// process is what this process's configuration says where an issuer's settings say nothing.
+func (s *Server) process() settings.InForce {
+	in := settings.Default()
+	in.CRL.Interval, in.CRL.NextUpdate, in.CRL.Coalesce = time.Duration(s.cfg.CRL.Interval), time.Duration(s.cfg.CRL.NextUpdate), time.Duration(s.cfg.CRL.Coalesce)
+	in.OCSP.NextUpdate, in.OCSP.MaxAge = time.Duration(s.cfg.OCSP.NextUpdate), time.Duration(s.cfg.OCSP.MaxAge)
+	return in
 }

@@ -93,6 +93,15 @@ func Parse(b []byte) (Config, error) { return document.Parse[Config](b, "issuer"
 // Diff returns the fields in which two configurations differ; see [document.Diff].
 func Diff(before, after Config) ([]Change, error) { return document.Diff(before, after) }
 
+// Set returns the set of CRLs that new certificates are spread over: pki.ScopeFull when there is one for all, else the
+// name of a set of shards.
+func (r CRLRules) Set() string {
+	if r.Form != Sharded {
+		return pki.ScopeFull
+	}
+	return pki.ShardSet(cmp.Or(r.Shards, DefaultShards))
+}
+
 // InForce is settings with everything filled in that they left open.
 type InForce struct {
 	CRL  CRL
@@ -111,12 +120,20 @@ type CRL struct {
 	DeltaNextUpdate time.Duration // 0 without Delta
 }
 
-// Set returns the set of CRLs that new certificates are spread over, pki.ScopeFull when there is one for all.
+// Set is CRLRules.Set.
 func (c CRL) Set() string {
 	if c.Shards == 0 {
 		return pki.ScopeFull
 	}
 	return pki.ShardSet(c.Shards)
+}
+
+// Default is what a process has settled that was told nothing.
+func Default() InForce {
+	return InForce{
+		CRL:  CRL{Interval: time.Hour, NextUpdate: 7 * 24 * time.Hour, Coalesce: 200 * time.Millisecond, MaxAge: time.Minute},
+		OCSP: OCSP{NextUpdate: 10 * time.Minute, MaxAge: time.Minute},
+	}
 }
 
 // OCSP is how an issuer's certificates are answered for.

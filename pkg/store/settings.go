@@ -20,7 +20,8 @@ type IssuerSettings interface {
 	IssuerSettingsHistory(ctx context.Context, issuerID int64) ([]pki.SettingsVersion, error)
 	// RecordCRLAddress records an address, which must be done before a certificate that carries it is released. One that
 	// is there keeps its RecordedAt and ListedAt, and its Until becomes the later of both; when that is no change nothing
-	// is written, the record neither. NotFound when there is no such issuer key.
+	// is written, the record neither. One whose Until lies before the new RecordedAt has lapsed: no CRLs need have been made
+	// for it since, and its ListedAt becomes the new one. NotFound when there is no such issuer key.
 	RecordCRLAddress(ctx context.Context, a pki.CRLAddress, record audit.Record) error
 	// ListCRLAddress notes that every CRL of the set that is published names the address, so that certificates may carry
 	// it. It is a change of the configuration without a record, as CRLs are. NotFound when the address has not been

@@ -45,10 +45,12 @@ func queueSettings(b *pgx.Batch, set *store.IssuerSet) {
 	})
 }
 
-// sqlPutAddress never takes anything back.
+// sqlPutAddress takes nothing back, but of addresses that have lapsed.
 const sqlPutAddress = `
 	INSERT INTO crl_address (issuer_key_id, crl_set, url, recorded_at, until, listed_at) VALUES ($1, $2, $3, $4, $5, $6)
-	ON CONFLICT (issuer_key_id, crl_set, url) DO UPDATE SET until = greatest(crl_address.until, excluded.until)`
+	ON CONFLICT (issuer_key_id, crl_set, url) DO UPDATE SET
+		until = greatest(crl_address.until, excluded.until),
+		listed_at = CASE WHEN crl_address.until < excluded.recorded_at THEN excluded.listed_at ELSE crl_address.listed_at END`
 
 func addressArgs(a pki.CRLAddress) []any {
 	return []any{a.IssuerKeyID, text(a.Set), text(a.URL), cut(a.RecordedAt), cut(a.Until), orNull(a.ListedAt)}

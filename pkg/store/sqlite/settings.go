@@ -101,7 +101,9 @@ func (t *tx) putAddress(a pki.CRLAddress) (changed bool, err error) {
 	}
 	res, err := t.execResult(`
 		INSERT INTO crl_address (issuer_key_id, crl_set, url, recorded_at, until, listed_at) VALUES (?, ?, ?, ?, ?, ?)
-		ON CONFLICT (issuer_key_id, crl_set, url) DO UPDATE SET until = excluded.until WHERE excluded.until > until`,
+		ON CONFLICT (issuer_key_id, crl_set, url) DO UPDATE SET
+			until = excluded.until, listed_at = CASE WHEN until < excluded.recorded_at THEN excluded.listed_at ELSE listed_at END
+		WHERE excluded.until > until`,
 		a.IssuerKeyID, a.Set, a.URL, micros(a.RecordedAt), micros(a.Until), optionalMicros(a.ListedAt))
 	if err != nil {
 		return false, err

@@ -147,6 +147,16 @@ func testCRLAddresses(t *testing.T, h Harness) {
 	_, got = e.settings()
 	equal(t, "the addresses", got, []pki.CRLAddress{c, a, b})
 
+	// One that has lapsed begins anew.
+	a.Until, a.ListedAt = a.Until.AddDate(1, 0, 0), time.Time{}
+	revived := a
+	revived.RecordedAt = later.Until.Add(time.Second)
+	if err := put(revived); err != nil {
+		t.Errorf("RecordCRLAddress of one that had lapsed: %v", err)
+	}
+	_, got = e.settings()
+	equal(t, "the addresses", got, []pki.CRLAddress{c, a, b})
+
 	// Many replicas that find out at the same time.
 	d := b
 	d.Set = "s2"
