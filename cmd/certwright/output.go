@@ -35,9 +35,6 @@ func outputsFlag(cmd *cobra.Command, usage string, allowed ...string) *records {
 // forPeople reports whether the command lays the records out itself.
 func (o *records) forPeople() bool { return o.value == "table" }
 
-// document reports whether a whole document is asked for.
-func (o *records) document() bool { return o.value == "json" || o.value == "yaml" }
-
 // write writes records for programs: a document, or its names, each on a line.
 func (o *records) write(w io.Writer, document any, names ...string) error {
 	switch o.value {

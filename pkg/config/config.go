@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -60,6 +61,8 @@ type Config struct {
 	CRL  CRL  `yaml:"crl"`
 	OCSP OCSP `yaml:"ocsp"`
 	Log  Log  `yaml:"log"`
+
+	Limits Limits `yaml:"limits"`
 }
 
 // Key says where the key-encryption key comes from, which wraps every private key in the store. At most one may be set.
@@ -114,6 +117,79 @@ type Log struct {
 	Format string `yaml:"format"`
 	// Level is debug, info (default), warn or error.
 	Level string `yaml:"level"`
+}
+
+// Limits bounds what requests to the API may cost this process; every replica counts for itself. The defaults are those of
+// package rest, which explains each.
+type Limits struct {
+	// Token is for each API token. Default: off. Example: 50/s burst 200
+	Token Rate `yaml:"token"`
+	// Holder is for each client certificate on the self-service routes. Default: 10/s burst 100
+	Holder Rate `yaml:"holder"`
+	// Source is for each network address without valid credentials; loopback is exempt. Default: 100/s burst 500
+	Source Rate `yaml:"source"`
+	// Searches is how many lists and searches run at the same time. Default: 3
+	Searches Count `yaml:"searches"`
+	// Exports is how many exports run at the same time. Default: 2
+	Exports Count `yaml:"exports"`
+	// Followers is how many follow the audit trail at the same time. Default: 16
+	Followers Count `yaml:"followers"`
+	// KeyMaking is how many private keys the server makes at the same time. Default: 2
+	KeyMaking Count `yaml:"key_making"`
+	// Wait is how long an expensive request waits for its turn before it is told to come back. Below 20s. Default: 10s
+	Wait Duration `yaml:"wait"`
+	// BodyBytes is the longest body of a request, in octets: 65536 to 16777216. Default: 262144
+	BodyBytes Count `yaml:"body_bytes"`
+}
+
+// Rate is how often something may happen: 10/s, or with how many at once 10/s burst 100, or off. Empty is not set.
+type Rate string
+
+// UnmarshalText refuses every other form.
+func (r *Rate) UnmarshalText(text []byte) error {
+	rate := Rate(strings.Join(strings.Fields(string(text)), " "))
+	if perSecond, _ := rate.Limit(); perSecond == 0 {
+		return fmt.Errorf("%q is not a rate such as 10/s, 10/s burst 100, or off", text)
+	}
+	*r = rate
+	return nil
+}
+
+// Limit returns how many a second, negative for off, and how many at once. Zeros are not set.
+func (r Rate) Limit() (perSecond float64, burst int) {
+	if r == Off {
+		return -1, 0
+	}
+	number, rest, several := strings.Cut(string(r), " burst ")
+	number, ok := strings.CutSuffix(number, "/s")
+	perSecond, err := strconv.ParseFloat(number, 64)
+	if !ok || err != nil || !(perSecond > 0 && perSecond <= maxRate) {
+		return 0, 0
+	}
+	if several {
+		if burst, err = strconv.Atoi(rest); err != nil || burst < 1 || burst > maxRate {
+			return 0, 0
+		}
+	}
+	return perSecond, burst
+}
+
+const (
+	maxRate = 1_000_000
+	maxWait = 20 * time.Second // what the API gives a request for everything
+)
+
+// Count is a number above zero. The zero value is not set.
+type Count int
+
+// UnmarshalText reads decimal digits.
+func (c *Count) UnmarshalText(text []byte) error {
+	n, err := strconv.Atoi(string(text))
+	if err != nil || n < 1 || n > 1<<30 {
+		return fmt.Errorf("%q is not a number above zero", text)
+	}
+	*c = Count(n)
+	return nil
 }
 
 // Duration is a time.Duration in text form: 90s, 10m, 168h.
@@ -277,6 +353,24 @@ func (c *Config) Complete() error {
 	setDefault(&c.OCSP.Unknown, "unauthorized")
 	if c.OCSP.MaxAge >= c.OCSP.NextUpdate {
 		return wrong("ocsp.max_age", "%s is not below ocsp.next_update (%s)", time.Duration(c.OCSP.MaxAge), time.Duration(c.OCSP.NextUpdate))
+	}
+	for _, limit := range []struct {
+		key      string
+		value    Count
+		low, top Count
+	}{
+		{"limits.searches", c.Limits.Searches, 1, 100},
+		{"limits.exports", c.Limits.Exports, 1, 100},
+		{"limits.followers", c.Limits.Followers, 1, 1000},
+		{"limits.key_making", c.Limits.KeyMaking, 1, 100},
+		{"limits.body_bytes", c.Limits.BodyBytes, 64 << 10, 16 << 20},
+	} {
+		if limit.value != 0 && (limit.value < limit.low || limit.value > limit.top) {
+			return wrong(limit.key, "%d is not between %d and %d", limit.value, limit.low, limit.top)
+		}
+	}
+	if wait := time.Duration(c.Limits.Wait); wait >= maxWait {
+		return wrong("limits.wait", "%s is not below %s, which a request has for everything", wait, maxWait)
 	}
 	setDefault(&c.Log.Format, "text")
 	setDefault(&c.Log.Level, "info")

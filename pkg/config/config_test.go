@@ -218,3 +218,46 @@ func TestLoopback(t *testing.T) {
 		}
 	}
 }
+
+func TestLimits(t *testing.T) {
+	for text, want := range map[string]struct {
+		perSecond float64
+		burst     int
+	}{"off": {-1, 0}, "10/s": {10, 0}, "0.5/s": {0.5, 0}, " 10/s  burst 100 ": {10, 100}} {
+		var r config.Rate
+		if err := r.UnmarshalText([]byte(text)); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+		if perSecond, burst := r.Limit(); perSecond != want.perSecond || burst != want.burst {
+			t.Errorf("%q is %v and %d, want %v", text, perSecond, burst, want)
+		}
+	}
+	for _, bad := range []string{"", "10", "/s", "-1/s", "0/s", "NaN/s", "Inf/s", "1e9/s", "10/m", "10/s burst", "10/s burst 0", "10/s burst x", "10/s burst 1 2", "burst 1", "on"} {
+		if err := new(config.Rate).UnmarshalText([]byte(bad)); err == nil {
+			t.Errorf("%q is taken as a rate", bad)
+		}
+	}
+	for file, want := range map[string]string{
+		"limits: {searches: 0}":        "limits.searches",
+		"limits: {searches: 101}":      "limits.searches",
+		"limits: {body_bytes: 100}":    "limits.body_bytes",
+		"limits: {body_bytes: 64KiB}":  "limits.body_bytes",
+		"limits: {wait: 20s}":          "limits.wait",
+		"limits: {token: fast}":        "limits.token",
+		"limits: {tokens: 10/s}":       "limits.tokens",
+		"limits: {followers: 1000000}": "limits.followers",
+	} {
+		c := config.Config{Data: "data"}
+		err := config.Decode(strings.NewReader(file), &c)
+		if err == nil {
+			err = c.Complete()
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want an error about %s", file, err, want)
+		}
+	}
+	c, err := config.Load(os.DevNull, []string{"HOME=/home/x", "CERTWRIGHT_LIMITS_TOKEN=50/s burst 200", "CERTWRIGHT_LIMITS_SEARCHES=5"}, nil)
+	if perSecond, burst := c.Limits.Token.Limit(); err != nil || perSecond != 50 || burst != 200 || c.Limits.Searches != 5 {
+		t.Errorf("from the environment: %+v, %v", c.Limits, err)
+	}
+}

@@ -308,7 +308,7 @@ func (g *generator) body(s schema, wild int) []byte {
 	case 6:
 		return append([]byte(`{"name":"a","name":"b","profile":"server","Profile":"client",`), b[1:]...)
 	case 7:
-		return []byte(`"` + strings.Repeat("a", maxBodyBytes) + `"`)
+		return []byte(`"` + strings.Repeat("a", 256<<10) + `"`)
 	}
 	return []byte("null")
 }

@@ -14,14 +14,11 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 
-	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/store"
 )
 
 const (
-	// maxExports is how many exports run at the same time.
-	maxExports = 2
 	// exportPage is how many certificates an export holds in memory.
 	exportPage = 250
 	// chunkTimeout is how long a client may take to accept a chunk of a stream, and, with what is read in between, how
@@ -214,14 +211,4 @@ func (s *stream) write(chunk []byte) error {
 		}
 	}
 	return s.rc.Flush()
-}
-
-// tryTake is take without waiting.
-func (t turns) tryTake() (done func(), err error) {
-	select {
-	case t <- struct{}{}:
-		return func() { <-t }, nil
-	default:
-		return nil, fault.New(fault.RateLimited, "too many of these are open").WithRetryAfter(waitForTurn)
-	}
 }

@@ -337,7 +337,7 @@ func TestExportThatFailsIsBrokenOff(t *testing.T) {
 		t.Errorf("a token that was revoked during the second page got %d lines, %v, want two pages and a break", bytes.Count(b, []byte("\n")), err)
 	}
 	// Every turn came back.
-	for range maxExports + 1 {
+	for range r.limits().Exports + 1 {
 		p.set(nil)
 		if res := a.get(t.Context(), s, "auditor", "/certificates/export?text=nobody"); res.StatusCode != 200 {
 			t.Errorf("after broken exports: %d", res.StatusCode)
@@ -348,7 +348,7 @@ func TestExportThatFailsIsBrokenOff(t *testing.T) {
 func TestExportsTakeTurns(t *testing.T) {
 	r := newRig(t)
 	r.fill(2*exportPage, nil)
-	hold, held := make(chan struct{}), make(chan struct{}, maxExports)
+	hold, held := make(chan struct{}), make(chan struct{}, r.limits().Exports)
 	p := &pace{Store: r.store, list: func(_ int, p store.Page) error {
 		if p.Cursor != "" { // a first page comes before the status
 			held <- struct{}{}
@@ -360,10 +360,10 @@ func TestExportsTakeTurns(t *testing.T) {
 	s := a.serve()
 	var open []*http.Response
 	ctx, cancel := context.WithCancel(t.Context())
-	for range maxExports {
+	for range r.limits().Exports {
 		open = append(open, a.get(ctx, s, "auditor", "/certificates/export?format=jsonl"))
 	}
-	for range maxExports {
+	for range r.limits().Exports {
 		<-held
 	}
 	short, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)

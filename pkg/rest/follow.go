@@ -17,8 +17,6 @@ import (
 )
 
 const (
-	// maxFollowers is how many follow the audit trail at the same time.
-	maxFollowers = 16
 	// followEvery is how often a follower looks at the store's head.
 	followEvery = 500 * time.Millisecond
 	// heartbeatEvery is how often a follower hears of us when nothing happens. The token is looked at as often.

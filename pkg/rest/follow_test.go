@@ -192,7 +192,7 @@ func TestFollowersAreBoundedAndEnd(t *testing.T) {
 	s := r.serve()
 	gone, leave := context.WithCancel(t.Context())
 	var streams []*reader
-	for i := range maxFollowers {
+	for i := range r.limits().Followers {
 		ctx := t.Context()
 		if i == 0 {
 			ctx = gone

@@ -22,9 +22,6 @@ import (
 // them.
 const protocolServerKey = "rest-key"
 
-// maxKeyMaking is how many keys are made at the same time: a long RSA key takes seconds of a processor.
-const maxKeyMaking = 2
-
 type issueWithKeyInput struct {
 	IdempotencyInput
 	Body struct {

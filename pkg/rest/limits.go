@@ -1,6 +1,9 @@
 package rest
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"net/netip"
 	"sync"
 	"time"
@@ -18,7 +21,8 @@ type Limit struct {
 	Burst     int // 0 means four seconds' worth, and one at the least
 }
 
-// Limits bounds requests of each principal; a flood of one leaves the others what they need. Each replica counts for itself.
+// Limits bounds requests of each principal, so that a flood of one leaves the others what they need, and what is expensive,
+// whoever asks. Each replica counts for itself. The zero value of a field is its default.
 type Limits struct {
 	// Token is for each API token, reads and writes alike. The default is no limit: whoever makes a token trusts its
 	// holder with the role, and the server's turns bound what is expensive.
@@ -28,6 +32,83 @@ type Limits struct {
 	// Source is for each network address that sends no credentials, or wrong ones; IPv6 addresses count by their /64. The
 	// default is 100 a second, 500 at once. Loopback addresses are exempt: a proxy on this machine is one address for all.
 	Source Limit
+
+	// Searches is how many lists and searches run at the same time. The store has connections for more, which serve status
+	// requests and CRLs, and must not be had by whoever has a token that reads. The default is 3.
+	Searches int
+	// Exports is how many exports run at the same time, each of them one search after another. The default is 2.
+	Exports int
+	// Followers is how many follow the audit trail at the same time. The default is 16.
+	Followers int
+	// KeyMaking is how many keys are made at the same time: a long RSA key takes seconds of a processor. The default is 2.
+	KeyMaking int
+	// Wait is how long an expensive request waits for its turn before it is told to come back. The default is 10 seconds;
+	// it is below MaxWait.
+	Wait time.Duration
+	// BodyBytes is the longest body of a request. The default is 256 KiB.
+	BodyBytes int64
+}
+
+// maxWalks is how many walks over the whole audit trail run at the same time.
+const maxWalks = 1
+
+// MaxWait is above every Limits.Wait: a request that has waited must still have time for its work.
+const MaxWait = requestTimeout
+
+// complete fills in the defaults.
+func (l *Limits) complete() error {
+	for _, f := range []struct {
+		field     *int
+		otherwise int
+	}{{&l.Searches, 3}, {&l.Exports, 2}, {&l.Followers, 16}, {&l.KeyMaking, 2}} {
+		if *f.field < 0 {
+			return errors.New("rest: a limit below zero")
+		}
+		if *f.field == 0 {
+			*f.field = f.otherwise
+		}
+	}
+	if l.Wait == 0 {
+		l.Wait = 10 * time.Second
+	}
+	if l.BodyBytes == 0 {
+		l.BodyBytes = 256 << 10
+	}
+	if l.Wait < 0 || l.Wait >= MaxWait || l.BodyBytes < 0 {
+		return fmt.Errorf("rest: limits of %s and %d octets, want less than %s and more than nothing", l.Wait, l.BodyBytes, MaxWait)
+	}
+	return nil
+}
+
+// turns lets a few expensive requests run at a time.
+type turns struct {
+	free chan struct{}
+	wait time.Duration
+}
+
+func newTurns(n int, wait time.Duration) turns { return turns{make(chan struct{}, n), wait} }
+
+// take waits for a turn and returns what gives it back. RateLimited when there is none for too long.
+func (t turns) take(ctx context.Context) (done func(), err error) {
+	timer := time.NewTimer(t.wait)
+	defer timer.Stop()
+	select {
+	case t.free <- struct{}{}:
+		return func() { <-t.free }, nil
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return nil, fault.New(fault.RateLimited, "too many expensive requests are running").WithRetryAfter(t.wait)
+}
+
+// tryTake is take without waiting.
+func (t turns) tryTake() (done func(), err error) {
+	select {
+	case t.free <- struct{}{}:
+		return func() { <-t.free }, nil
+	default:
+		return nil, fault.New(fault.RateLimited, "too many of these are open").WithRetryAfter(t.wait)
+	}
 }
 
 // The defaults.

@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/problem"
+	"github.com/certwright/certwright/pkg/store"
 )
 
 // fakeClock is moved by hand.
@@ -176,5 +178,49 @@ func TestTooManyRequests(t *testing.T) {
 	clock.t = clock.t.Add(10 * time.Second)
 	if status, answer := l.call("operator", "GET", "/whoami", nil); status != http.StatusOK {
 		t.Errorf("after the pause: %d %s", status, answer)
+	}
+}
+
+func TestLimitsOfWhatIsExpensive(t *testing.T) {
+	r := newRig(t).with(func(c *Config) {
+		c.Limits.Searches, c.Limits.Wait, c.Limits.BodyBytes = 1, time.Millisecond, 1000
+	})
+	body := map[string]any{"csr": strings.Repeat("a", 1000), "profile": "client"}
+	if status, answer := r.call("operator", "POST", "/certificates", body); status != http.StatusRequestEntityTooLarge {
+		t.Errorf("a body above the limit: %d %s, want 413", status, answer)
+	}
+	body["csr"] = "a"
+	if status, answer := r.call("operator", "POST", "/certificates", body); status != http.StatusBadRequest {
+		t.Errorf("a body below the limit: %d %s, want 400", status, answer)
+	}
+	// The only turn is taken: the next is told when to come back.
+	hold := make(chan struct{})
+	busy := r.with(func(c *Config) {
+		c.Store = &pace{Store: r.store, list: func(int, store.Page) error { <-hold; return nil }}
+	})
+	first := make(chan int)
+	go func() {
+		status, _ := busy.call("auditor", "GET", "/certificates", nil)
+		first <- status
+	}()
+	for { // until the first has it
+		status, answer := busy.call("auditor", "GET", "/audit", nil)
+		if status == http.StatusTooManyRequests {
+			break
+		}
+		if status != http.StatusOK {
+			t.Fatalf("%d %s", status, answer)
+		}
+	}
+	close(hold)
+	if status := <-first; status != http.StatusOK {
+		t.Errorf("whoever has the turn: %d, want 200", status)
+	}
+	for _, bad := range []Limits{{Searches: -1}, {Wait: MaxWait}, {Wait: -1}, {BodyBytes: -1}} {
+		c := r.config
+		c.Limits = bad
+		if _, _, err := New(c); err == nil {
+			t.Errorf("%+v is taken", bad)
+		}
 	}
 }

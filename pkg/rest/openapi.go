@@ -19,6 +19,7 @@ var media = map[string][]string{
 	"downloadCertificate": {mediaPEM, mediaDER},
 	"exportCertificates":  {mediaCSV, mediaLines},
 	"followAudit":         {mediaLines},
+	"getMetrics":          {mediaText},
 }
 
 // The media types of files and streams.
@@ -27,6 +28,7 @@ const (
 	mediaDER   = "application/pkix-cert" // RFC 2585, Section 4.1
 	mediaCSV   = "text/csv"              // RFC 4180
 	mediaLines = "application/jsonl"
+	mediaText  = "text/plain"
 )
 
 // tags are the groups of routes, in the order in which a reader meets them.

@@ -34,16 +34,9 @@ const Root = "/api/v1"
 
 // Limits on foreign bytes.
 const (
-	maxBodyBytes    = 256 << 10
 	bodyReadTimeout = 10 * time.Second
 	// maxTokenAge is how old what this replica knows of tokens may be: a revoked one must not live on because the store is away.
 	maxTokenAge = time.Minute
-	// maxSearches and maxWalks are how many expensive reads run at the same time. The store has connections for more, which
-	// serve status requests and CRLs, and must not be had by whoever has a token that reads.
-	maxSearches = 3
-	maxWalks    = 1
-	// waitForTurn is how long an expensive read waits for its turn.
-	waitForTurn = 10 * time.Second
 )
 
 // How long a request may wait for the store, which may be on the far side of a network that has gone silent. A write that
@@ -84,7 +77,7 @@ type Config struct {
 	Metrics http.Handler
 	// Server is what GET /server tells.
 	Server Server
-	// Limits bounds how many requests each principal may make. The zero value does not bound API tokens.
+	// Limits bounds what requests may cost. The zero value has the defaults.
 	Limits Limits
 	Logger *slog.Logger
 
@@ -184,11 +177,14 @@ func New(cfg Config) (http.Handler, []byte, error) {
 	if cfg.heartbeat == 0 {
 		cfg.heartbeat = heartbeatEvery
 	}
+	if err := cfg.Limits.complete(); err != nil {
+		return nil, nil, err
+	}
 	renameHumaErr.Do(replaceHumaErrors)
 	r := chi.NewRouter()
 	a := &api{
-		Config: cfg, huma: humachi.New(r, humaConfig()), searches: make(turns, maxSearches), walks: make(turns, maxWalks),
-		exports: make(turns, maxExports), keyMaking: make(turns, maxKeyMaking), followers: make(turns, maxFollowers),
+		Config: cfg, huma: humachi.New(r, humaConfig()), searches: newTurns(cfg.Limits.Searches, cfg.Limits.Wait), walks: newTurns(maxWalks, cfg.Limits.Wait),
+		exports: newTurns(cfg.Limits.Exports, cfg.Limits.Wait), keyMaking: newTurns(cfg.Limits.KeyMaking, cfg.Limits.Wait), followers: newTurns(cfg.Limits.Followers, cfg.Limits.Wait),
 		limits: newLimits(cfg.Limits, cfg.Now),
 	}
 	a.routes()
@@ -278,7 +274,7 @@ func replaceHumaErrors() {
 func route[I, O any](a *api, acc access, method, path, id, tag, summary string, handler func(context.Context, *I) (*O, error)) {
 	op := huma.Operation{
 		OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{tag},
-		MaxBodyBytes: maxBodyBytes, BodyReadTimeout: bodyReadTimeout,
+		MaxBodyBytes: a.Limits.BodyBytes, BodyReadTimeout: bodyReadTimeout,
 		Errors:   []int{http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusServiceUnavailable},
 		Metadata: map[string]any{"access": acc},
 	}
@@ -332,10 +328,6 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 	switch id {
 	case "verifyAudit":
 		limit = walkTimeout
-	case "getMetrics":
-		op.Responses = map[string]*huma.Response{"200": {
-			Description: "Metrics; docs/metrics.md tells what they mean", Content: map[string]*huma.MediaType{"text/plain": {Schema: &huma.Schema{Type: huma.TypeString}}},
-		}}
 	case "exportCertificates", "followAudit":
 		limit = 0 // streams: each of their steps is bounded
 	}
@@ -425,22 +417,6 @@ func withPrincipal(ctx context.Context, p pki.Principal) context.Context {
 func principal(ctx context.Context) pki.Principal {
 	p, _ := ctx.Value(principalKey{}).(pki.Principal)
 	return p
-}
-
-// turns lets a few expensive reads run at a time.
-type turns chan struct{}
-
-// take waits for a turn and returns what gives it back. RateLimited when there is none for too long.
-func (t turns) take(ctx context.Context) (done func(), err error) {
-	timer := time.NewTimer(waitForTurn)
-	defer timer.Stop()
-	select {
-	case t <- struct{}{}:
-		return func() { <-t }, nil
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return nil, fault.New(fault.RateLimited, "too many expensive requests are running").WithRetryAfter(waitForTurn)
 }
 
 // fail turns an error into what the client may know of it. What is our fault is logged here, once, with its causes.

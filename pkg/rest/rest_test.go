@@ -120,6 +120,16 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
+// limits are those in force.
+func (r *rig) limits() Limits {
+	r.t.Helper()
+	l := r.config.Limits
+	if err := l.complete(); err != nil {
+		r.t.Fatal(err)
+	}
+	return l
+}
+
 // with returns a rig on the same store whose API has another configuration.
 func (r *rig) with(change func(*Config)) *rig {
 	r.t.Helper()

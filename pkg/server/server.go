@@ -407,6 +407,7 @@ func (s *Server) handlers() error {
 		Store:     s.store, CA: s.ca, Issuers: s.issuers, CRLs: s.crls, Tokens: s.tokens, Sync: s.watcher.Sync, Now: s.clock.Now, Clock: s.clock, Age: s.watcher.Age,
 		Metrics: s.metrics.handler,
 		Server:  rest.Server{Version: s.Version, PublicURL: s.PublicURL, Store: s.storeKind(), Started: s.started.Truncate(time.Second)},
+		Limits:  limitsOf(s.cfg.Limits),
 		Logger:  s.log,
 	})
 	if err != nil {
