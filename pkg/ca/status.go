@@ -26,15 +26,8 @@ type StatusRequest struct {
 //
 // The refusals are NotFound, AlreadyRevoked, BadRevocationReason and BadRequest.
 func (a *Authority) Revoke(ctx context.Context, r StatusRequest) (pki.Certificate, error) {
-	switch r.Reason {
-	case pki.CertificateHold:
-		return pki.Certificate{}, fault.New(fault.BadRevocationReason, "certificateHold is not a revocation: put the certificate on hold instead").WithField("reason")
-	case pki.RemoveFromCRL:
-		return pki.Certificate{}, fault.New(fault.BadRevocationReason, "removeFromCRL is not a revocation: release the certificate instead").WithField("reason")
-	case pki.Unspecified, pki.KeyCompromise, pki.CACompromise, pki.AffiliationChanged, pki.Superseded,
-		pki.CessationOfOperation, pki.PrivilegeWithdrawn, pki.AACompromise:
-	default:
-		return pki.Certificate{}, fault.New(fault.BadRevocationReason, "there is no revocation reason %d", int(r.Reason)).WithField("reason")
+	if err := pki.CheckReason(r.Reason); err != nil {
+		return pki.Certificate{}, err
 	}
 	return a.change(ctx, r, pki.ActionRevoke, audit.ActionRevoke)
 }
@@ -75,12 +68,8 @@ func (a *Authority) change(ctx context.Context, r StatusRequest, action pki.Acti
 		return pki.Certificate{}, fault.New(fault.PolicyRefused, "a root cannot revoke itself: no verifier would ask it").
 			WithHint("take the root out of the trust stores of the relying parties")
 	}
-	switch d := r.InvalidityDate; {
-	case d.IsZero():
-	case d.After(now):
-		return pki.Certificate{}, fault.New(fault.BadRequest, "the invalidity date lies in the future").WithField("invalidity_date")
-	case d.Before(earliestInvalidity):
-		return pki.Certificate{}, fault.New(fault.BadRequest, "the invalidity date lies before the year %d", earliestInvalidity.Year()).WithField("invalidity_date")
+	if err := pki.CheckInvalidityDate(r.InvalidityDate, now); err != nil {
+		return pki.Certificate{}, err
 	}
 	detail := map[string]string{"issuer": key.Issuer.Name, "serial": c.Serial.String(), "subject": c.Subject}
 	if action == pki.ActionRevoke {
@@ -104,9 +93,6 @@ func (a *Authority) change(ctx context.Context, r StatusRequest, action pki.Acti
 	a.cfg.StatusChanged(after)
 	return after, nil
 }
-
-// earliestInvalidity is before any key that we may have certified, and well within what a CRL can carry.
-var earliestInvalidity = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // IsCA reports whether a record is that of a CA's certificate: one of ours, or one below them.
 func IsCA(c pki.Certificate) bool {

@@ -2,7 +2,11 @@ package pki
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"time"
+
+	"github.com/certwright/certwright/pkg/fault"
 )
 
 // Reason is a CRLReason with the numbers of RFC 5280, Section 5.3.1. The zero value is unspecified, which CRLs leave
@@ -63,4 +67,33 @@ func ReasonNames() []string {
 		}
 	}
 	return names
+}
+
+// CheckReason refuses reasons that cannot be asked for in a revocation, with BadRevocationReason.
+func CheckReason(r Reason) error {
+	switch {
+	case r == CertificateHold:
+		return fault.New(fault.BadRevocationReason, "certificateHold is not a revocation: put the certificate on hold instead").WithField("reason")
+	case r == RemoveFromCRL:
+		return fault.New(fault.BadRevocationReason, "removeFromCRL is not a revocation: release the certificate instead").WithField("reason")
+	case !slices.Contains(ReasonNames(), r.String()):
+		return fault.New(fault.BadRevocationReason, "there is no revocation reason %d", int(r)).WithField("reason")
+	}
+	return nil
+}
+
+// earliestInvalidity is before any key that we may have certified, and well within what a CRL can carry.
+var earliestInvalidity = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// CheckInvalidityDate refuses dates in the future and in the distant past, with BadRequest. The zero time is unknown, which
+// is fine.
+func CheckInvalidityDate(d, now time.Time) error {
+	switch {
+	case d.IsZero():
+	case d.After(now):
+		return fault.New(fault.BadRequest, "the invalidity date lies in the future").WithField("invalidity_date")
+	case d.Before(earliestInvalidity):
+		return fault.New(fault.BadRequest, "the invalidity date lies before the year %d", earliestInvalidity.Year()).WithField("invalidity_date")
+	}
+	return nil
 }

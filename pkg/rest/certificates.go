@@ -198,23 +198,23 @@ func (a *api) downloadCertificate(ctx context.Context, in *downloadInput) (*file
 	return out, nil
 }
 
-// CertificateQuery says which certificates a list or an export has. It is exported so that the library can fill it in
+// CertificateQuery says which certificates a list, an export or a campaign has. It is exported so that the library can fill it in
 // where it is embedded.
 type CertificateQuery struct {
-	Issuer       string    `query:"issuer" doc:"Name of the issuer" maxLength:"100"`
-	Profile      string    `query:"profile" doc:"Name of the profile" maxLength:"100"`
-	Status       []string  `query:"status" enum:"valid,revoked,hold,expired" doc:"Any of these, separated by commas" example:"[\"valid\",\"hold\"]"`
-	Text         string    `query:"text" doc:"Part of the subject or of a SAN, letter case ignored" example:"example.com" maxLength:"256"`
-	Serial       string    `query:"serial" doc:"Serial number, in hexadecimal" maxLength:"128"`
-	Fingerprint  string    `query:"fingerprint" doc:"SHA-256 of the certificate, in hexadecimal, with or without colons: its id" maxLength:"128"`
-	SPKISHA256   string    `query:"spki_sha256" doc:"SHA-256 of the SubjectPublicKeyInfo, in hexadecimal" maxLength:"128"`
-	Requester    string    `query:"requester" doc:"Who asked for it, as in token:NAME" maxLength:"200"`
-	Protocol     string    `query:"protocol" doc:"Over which protocol it was asked for, as in rest" maxLength:"50"`
-	Device       string    `query:"device" doc:"Identity of the device" maxLength:"256"`
-	NotAfterFrom time.Time `query:"not_after_from" doc:"Ends at this time or later"`
-	NotAfterTo   time.Time `query:"not_after_to" doc:"Ends before this time"`
-	IssuedFrom   time.Time `query:"issued_from" doc:"Issued at this time or later"`
-	IssuedTo     time.Time `query:"issued_to" doc:"Issued before this time"`
+	Issuer       string    `query:"issuer" json:"issuer,omitempty" doc:"Name of the issuer" maxLength:"100"`
+	Profile      string    `query:"profile" json:"profile,omitempty" doc:"Name of the profile" maxLength:"100"`
+	Status       []string  `query:"status" json:"status,omitempty" enum:"valid,revoked,hold,expired" doc:"Any of these; in an address separated by commas" example:"[\"valid\",\"hold\"]"`
+	Text         string    `query:"text" json:"text,omitempty" doc:"Part of the subject or of a SAN, letter case ignored" example:"example.com" maxLength:"256"`
+	Serial       string    `query:"serial" json:"serial,omitempty" doc:"Serial number, in hexadecimal" maxLength:"128"`
+	Fingerprint  string    `query:"fingerprint" json:"fingerprint,omitempty" doc:"SHA-256 of the certificate, in hexadecimal, with or without colons: its id" maxLength:"128"`
+	SPKISHA256   string    `query:"spki_sha256" json:"spki_sha256,omitempty" doc:"SHA-256 of the SubjectPublicKeyInfo, in hexadecimal" maxLength:"128"`
+	Requester    string    `query:"requester" json:"requester,omitempty" doc:"Who asked for it, as in token:NAME" maxLength:"200"`
+	Protocol     string    `query:"protocol" json:"protocol,omitempty" doc:"Over which protocol it was asked for, as in rest" maxLength:"50"`
+	Device       string    `query:"device" json:"device,omitempty" doc:"Identity of the device" maxLength:"256"`
+	NotAfterFrom time.Time `query:"not_after_from" json:"not_after_from,omitzero" doc:"Ends at this time or later"`
+	NotAfterTo   time.Time `query:"not_after_to" json:"not_after_to,omitzero" doc:"Ends before this time"`
+	IssuedFrom   time.Time `query:"issued_from" json:"issued_from,omitzero" doc:"Issued at this time or later"`
+	IssuedTo     time.Time `query:"issued_to" json:"issued_to,omitzero" doc:"Issued before this time"`
 }
 
 type listInput struct {

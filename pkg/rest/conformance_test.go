@@ -456,6 +456,29 @@ func TestConformance(t *testing.T) {
 	g.known["IssueWithKeyInputBody"] = []any{
 		map[string]any{"profile": "client", "subject": "CN=Ada"}, map[string]any{"profile": "client", "subject": "CN=Ada", "format": "pkcs12", "key_algorithm": "ed25519"},
 	}
+	r.idle()
+	plan := func(path string, body map[string]any) map[string]any {
+		var p RevocationPlan
+		r.must("administrator", "POST", path, body, &p)
+		body["confirm"] = p.Confirm
+		return body
+	}
+	all := map[string]any{"query": map[string]any{"profile": "client", "status": []string{"valid", "hold", "revoked"}}, "reason": "superseded"}
+	g.known["RevocationInputBody"] = []any{plan("/revocations/dry-run", all)}
+	key := plan("/blocked-keys/dry-run", map[string]any{"spki_sha256": strings.Repeat("ef", 32)})
+	g.known["BlockKeyInputBody"] = []any{key}
+	g.known["spki_sha256"] = []any{first.SPKISHA256}
+	compromised := r.issue("operator", "compromised.example.com")
+	r.must("operator", "POST", "/certificates/"+compromised.ID+"/revoke", map[string]any{"reason": "keyCompromise"}, nil)
+	g.known["unblockKey.spki_sha256"] = []any{compromised.SPKISHA256}
+	for _, op := range []string{"get", "pause", "resume", "cancel"} {
+		var c RevocationCampaign
+		r.must("administrator", "POST", "/revocations", g.known["RevocationInputBody"][0], &c)
+		g.known[op+"Revocation.id"] = []any{c.ID}
+		if op == "resume" {
+			r.must("administrator", "POST", "/revocations/"+c.ID+"/pause", nil, nil)
+		}
+	}
 	g.known["revokeToken.id"] = []any{"spare-1", "spare-2", "spare-3"}
 	var configs []any
 	for _, config := range []string{

@@ -19,6 +19,7 @@ import (
 
 	"github.com/certwright/certwright/pkg/auth"
 	"github.com/certwright/certwright/pkg/ca"
+	"github.com/certwright/certwright/pkg/campaign"
 	"github.com/certwright/certwright/pkg/clock"
 	"github.com/certwright/certwright/pkg/crl"
 	"github.com/certwright/certwright/pkg/csr"
@@ -52,6 +53,9 @@ type Store interface {
 	store.Tokens
 	store.Audit
 	store.Profiles
+	Campaign(ctx context.Context, id string) (store.Campaign, error)
+	ListCampaigns(ctx context.Context, limit int) ([]store.Campaign, error)
+	BlockedKeys(ctx context.Context) (map[[32]byte]store.BlockedKey, error)
 	// Head returns the newest change; it is cheap.
 	Head(ctx context.Context) (store.Head, error)
 	// Idempotency returns what a request got that has been answered before.
@@ -64,6 +68,7 @@ type Config struct {
 	CA        *ca.Authority
 	Issuers   *issuer.Set
 	CRLs      *crl.Publisher
+	Campaigns *campaign.Runner
 	Tokens    *auth.Tokens
 	CSRParser csr.Parser
 	// Sync makes this replica see what was just written, before the request is answered.
@@ -143,6 +148,19 @@ func (a *api) routes() {
 	route(a, operate, http.MethodPost, "/certificates/{id}/hold", "holdCertificate", "Certificates", "Put a certificate on hold", a.hold)
 	route(a, operate, http.MethodPost, "/certificates/{id}/release", "releaseCertificate", "Certificates", "Release a certificate from hold", a.release)
 
+	route(a, operate, http.MethodPost, "/revocations/dry-run", "planRevocation", "Revocations", "Count and show what a query would revoke; changes nothing", a.planRevocation)
+	route(a, operate, http.MethodPost, "/revocations", "beginRevocation", "Revocations", "Revoke everything that a query finds, in the background", a.beginRevocation)
+	route(a, readAll, http.MethodGet, "/revocations", "listRevocations", "Revocations", "List the campaigns that revoke many certificates, newest first", a.listRevocations)
+	route(a, readAll, http.MethodGet, "/revocations/{id}", "getRevocation", "Revocations", "Show how far a campaign is", a.getRevocation)
+	route(a, operate, http.MethodPost, "/revocations/{id}/pause", "pauseRevocation", "Revocations", "Pause a campaign", a.setRevocation(store.CampaignPaused))
+	route(a, operate, http.MethodPost, "/revocations/{id}/resume", "resumeRevocation", "Revocations", "Have a paused campaign go on", a.setRevocation(store.CampaignRunning))
+	route(a, operate, http.MethodPost, "/revocations/{id}/cancel", "cancelRevocation", "Revocations", "End a campaign; what it has revoked stays revoked", a.setRevocation(store.CampaignCancelled))
+
+	route(a, readAll, http.MethodGet, "/blocked-keys", "listBlockedKeys", "Revocations", "List the public keys that are refused", a.listBlockedKeys)
+	route(a, operate, http.MethodPost, "/blocked-keys/dry-run", "planKeyBlock", "Revocations", "Count and show what blocking a key would revoke; changes nothing", a.planKeyBlock)
+	route(a, operate, http.MethodPost, "/blocked-keys", "blockKey", "Revocations", "Block a compromised key in every protocol, and revoke every certificate for it", a.blockKey)
+	route(a, administrate, http.MethodDelete, "/blocked-keys/{spki_sha256}", "unblockKey", "Revocations", "Admit a public key again; revoked certificates stay revoked", a.unblockKey)
+
 	route(a, readOwn, http.MethodGet, "/profiles", "listProfiles", "Profiles", "List the profiles", a.listProfiles)
 	route(a, readOwn, http.MethodGet, "/profiles/{profile}", "getProfile", "Profiles", "Show a profile with its configuration", a.getProfile)
 	route(a, readAll, http.MethodGet, "/profiles/{profile}/history", "listProfileVersions", "Profiles", "List the versions of a profile, newest first", a.listProfileVersions)
@@ -168,7 +186,7 @@ func (a *api) routes() {
 
 // New returns the API's handler, to be mounted at Root, and its OpenAPI description in YAML.
 func New(cfg Config) (http.Handler, []byte, error) {
-	if cfg.Store == nil || cfg.CA == nil || cfg.Issuers == nil || cfg.CRLs == nil || cfg.Tokens == nil || cfg.Sync == nil || cfg.Now == nil || cfg.Clock == nil || cfg.Age == nil || cfg.Metrics == nil {
+	if cfg.Store == nil || cfg.CA == nil || cfg.Issuers == nil || cfg.CRLs == nil || cfg.Campaigns == nil || cfg.Tokens == nil || cfg.Sync == nil || cfg.Now == nil || cfg.Clock == nil || cfg.Age == nil || cfg.Metrics == nil {
 		return nil, nil, errors.New("rest: incomplete config")
 	}
 	if cfg.Logger == nil {
@@ -309,7 +327,7 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 		op.Errors = append(op.Errors, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
 	}
 	switch id {
-	case "createProfile", "createToken", "issueCertificate", "issueCertificateWithKey", "renewCertificate", "renewSelf":
+	case "createProfile", "createToken", "beginRevocation", "blockKey", "issueCertificate", "issueCertificateWithKey", "renewCertificate", "renewSelf":
 		op.DefaultStatus = http.StatusCreated
 	}
 	switch id {

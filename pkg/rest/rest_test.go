@@ -19,12 +19,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	openapi "github.com/certwright/certwright/api"
 	"github.com/certwright/certwright/pkg/auth"
 	"github.com/certwright/certwright/pkg/ca"
+	"github.com/certwright/certwright/pkg/campaign"
 	"github.com/certwright/certwright/pkg/clock"
 	"github.com/certwright/certwright/pkg/crl"
 	"github.com/certwright/certwright/pkg/issuer"
@@ -47,6 +49,7 @@ type rig struct {
 	tokens  map[string]string // text by name
 	sync    func(context.Context) error
 	config  Config
+	idle    func() // has campaigns rest for the remainder of the test
 }
 
 func newRig(t *testing.T) *rig {
@@ -90,6 +93,18 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	campaigns, err := campaign.New(campaign.Config{Store: s, Issuers: issuers, Clock: guard, Leases: s, Holder: "test", LeaseTTL: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	running, stop := context.WithCancel(ctx)
+	var jobs sync.WaitGroup
+	jobs.Go(func() { campaigns.Run(running) })
+	r.idle = func() {
+		stop()
+		jobs.Wait()
+	}
+	t.Cleanup(r.idle)
 	tokens, err := auth.NewTokens(s, guard.Now)
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +120,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	r.config = Config{
-		Store: s, CA: authority, Issuers: issuers, CRLs: crls, Tokens: tokens, Sync: w.Sync, Now: guard.Now, Clock: guard, Age: func() time.Duration { return 0 },
+		Store: s, CA: authority, Issuers: issuers, CRLs: crls, Campaigns: campaigns, Tokens: tokens, Sync: w.Sync, Now: guard.Now, Clock: guard, Age: func() time.Duration { return 0 },
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "certwright_test 1\n") }),
 		Server:  Server{Version: "test", PublicURL: "http://pki.example.com", Store: "sqlite"},
 	}
@@ -246,6 +261,17 @@ var matrix = map[string]string{ // nobody, auditor, enroller, operator, administ
 	"POST /certificates/{id}/revoke":              "oA",
 	"POST /certificates/{id}/hold":                "oA",
 	"POST /certificates/{id}/release":             "oA",
+	"POST /revocations/dry-run":                   "oA",
+	"POST /revocations":                           "oA",
+	"GET /revocations":                            "aoA",
+	"GET /revocations/{id}":                       "aoA",
+	"POST /revocations/{id}/pause":                "oA",
+	"POST /revocations/{id}/resume":               "oA",
+	"POST /revocations/{id}/cancel":               "oA",
+	"GET /blocked-keys":                           "aoA",
+	"POST /blocked-keys/dry-run":                  "oA",
+	"POST /blocked-keys":                          "oA",
+	"DELETE /blocked-keys/{spki_sha256}":          "A",
 	"GET /profiles":                               "aeoA",
 	"GET /profiles/{profile}":                     "aeoA",
 	"GET /profiles/{profile}/history":             "aoA",
@@ -272,7 +298,7 @@ func TestRolesByRoutes(t *testing.T) {
 		Paths map[string]map[string]any
 	}
 	decodeYAML(t, r.doc, &doc)
-	fill := strings.NewReplacer("{issuer}", "issuing", "{serial}", "01", "{id}", strings.Repeat("ab", 32), "{profile}", "server", "{version}", "1",
+	fill := strings.NewReplacer("{issuer}", "issuing", "{serial}", "01", "{id}", strings.Repeat("ab", 32), "{spki_sha256}", strings.Repeat("cd", 32), "{profile}", "server", "{version}", "1",
 		"/audit/follow", "/audit/follow?after=1000000000") // else its answer has no end
 	seen := 0
 	for path, methods := range doc.Paths {

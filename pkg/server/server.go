@@ -28,6 +28,7 @@ import (
 
 	"github.com/certwright/certwright/pkg/auth"
 	"github.com/certwright/certwright/pkg/ca"
+	"github.com/certwright/certwright/pkg/campaign"
 	"github.com/certwright/certwright/pkg/clock"
 	"github.com/certwright/certwright/pkg/config"
 	"github.com/certwright/certwright/pkg/crl"
@@ -94,21 +95,22 @@ type Server struct {
 	StoreName  string // where the store is, for people, without a password
 	Root       *issuer.Issuer
 
-	cfg     config.Config
-	log     *slog.Logger
-	clock   *clock.Guard
-	started time.Time
-	store   store.Store
-	watcher *watch.Watcher
-	issuers *issuer.Set
-	ca      *ca.Authority
-	crls    *crl.Publisher
-	tokens  *auth.Tokens
-	ocsp    *ocsp.Responder
-	own     *listenerCert
-	signers *delegates
-	serving []*listening
-	metrics *metrics
+	cfg       config.Config
+	log       *slog.Logger
+	clock     *clock.Guard
+	started   time.Time
+	store     store.Store
+	watcher   *watch.Watcher
+	issuers   *issuer.Set
+	ca        *ca.Authority
+	crls      *crl.Publisher
+	campaigns *campaign.Runner
+	tokens    *auth.Tokens
+	ocsp      *ocsp.Responder
+	own       *listenerCert
+	signers   *delegates
+	serving   []*listening
+	metrics   *metrics
 }
 
 // listening is an open listener with what serves it.
@@ -307,6 +309,11 @@ func (s *Server) build(ctx context.Context, kek *keys.KEK, o Options) (err error
 	}); err != nil {
 		return err
 	}
+	if s.campaigns, err = campaign.New(campaign.Config{
+		Store: s.store, Issuers: s.issuers, Clock: s.clock, Leases: s.store, Holder: holder, LeaseTTL: ttl, Changed: s.statusesChanged, Logger: s.log,
+	}); err != nil {
+		return err
+	}
 	// In this order: who comes later relies on what those before have learned.
 	s.watcher.Follow("clock", func(_ context.Context, h store.Head) error { s.clock.Saw(h.NewestTime); return nil })
 	s.watcher.Follow("issuers", s.followIssuers())
@@ -314,6 +321,7 @@ func (s *Server) build(ctx context.Context, kek *keys.KEK, o Options) (err error
 	s.watcher.Follow("tokens", s.tokens.Follow)
 	s.watcher.Follow("ocsp", s.ocsp.Follow)
 	s.watcher.Follow("crl", s.crls.Follow)
+	s.watcher.Follow("campaigns", s.campaigns.Follow())
 	if err := s.watcher.Sync(ctx); err != nil {
 		return err
 	}
@@ -356,6 +364,18 @@ func (s *Server) statusChanged(c pki.Certificate) {
 		if err := s.issuers.Reload(ctx); err != nil {
 			s.log.Error("an issuer's status has changed, and the issuers cannot be reloaded now", "issuer", k.Issuer.Name, "err", err)
 		}
+	}
+}
+
+// statusesChanged is statusChanged for a step of a campaign, which never has certificates of our own CAs.
+func (s *Server) statusesChanged(certs []pki.Certificate) {
+	keys := map[int64]bool{}
+	for _, c := range certs {
+		s.ocsp.Forget(c.IssuerKeyID, c.Serial)
+		keys[c.IssuerKeyID] = true
+	}
+	for key := range keys {
+		s.crls.Dirty(key)
 	}
 }
 
@@ -404,7 +424,7 @@ func (s *Server) handlers() error {
 	}
 	api, _, err := rest.New(rest.Config{
 		CSRParser: csr.Parser{KeyRules: rules},
-		Store:     s.store, CA: s.ca, Issuers: s.issuers, CRLs: s.crls, Tokens: s.tokens, Sync: s.watcher.Sync, Now: s.clock.Now, Clock: s.clock, Age: s.watcher.Age,
+		Store:     s.store, CA: s.ca, Issuers: s.issuers, CRLs: s.crls, Campaigns: s.campaigns, Tokens: s.tokens, Sync: s.watcher.Sync, Now: s.clock.Now, Clock: s.clock, Age: s.watcher.Age,
 		Metrics: s.metrics.handler,
 		Server:  rest.Server{Version: s.Version, PublicURL: s.PublicURL, Store: s.storeKind(), Started: s.started.Truncate(time.Second)},
 		Limits:  limitsOf(s.cfg.Limits),
@@ -513,6 +533,7 @@ func (s *Server) Run(ctx context.Context) error {
 	var jobs sync.WaitGroup
 	jobs.Go(func() { s.watcher.Run(background) })
 	jobs.Go(func() { s.crls.Run(background) })
+	jobs.Go(func() { s.campaigns.Run(background) })
 	jobs.Go(func() { s.maintain(background) })
 	jobs.Go(func() { s.forgetRequests(background) })
 	defer jobs.Wait()

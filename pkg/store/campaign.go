@@ -19,7 +19,7 @@ type Campaigns interface {
 	// CreateCampaign writes a campaign, which stands at its beginning whatever the caller says. When it has a key, that
 	// key is blocked in the same transaction, so that no certificate for it can be issued behind the campaign's back:
 	// PolicyRefused when the key is one of ours. Conflict when the id exists.
-	CreateCampaign(ctx context.Context, c Campaign, record audit.Record) error
+	CreateCampaign(ctx context.Context, c Campaign, records ...audit.Record) error
 	// Campaign returns the campaign with this id. NotFound when there is none.
 	Campaign(ctx context.Context, id string) (Campaign, error)
 	// ListCampaigns returns campaigns, newest first, at most limit.

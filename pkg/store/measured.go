@@ -118,9 +118,9 @@ func (m *measured) StatusEvents(ctx context.Context, after int64, limit int) (_ 
 }
 
 // CreateCampaign implements Store.
-func (m *measured) CreateCampaign(ctx context.Context, c Campaign, record audit.Record) (err error) {
+func (m *measured) CreateCampaign(ctx context.Context, c Campaign, records ...audit.Record) (err error) {
 	defer m.done("CreateCampaign", time.Now(), &err)
-	return m.Store.CreateCampaign(ctx, c, record)
+	return m.Store.CreateCampaign(ctx, c, records...)
 }
 
 // Campaign implements Store.

@@ -60,12 +60,12 @@ const sqlReportKeys = `
 	WHERE NOT blocked_key.compromised`
 
 // CreateCampaign implements store.Campaigns.
-func (s *Store) CreateCampaign(ctx context.Context, c store.Campaign, record audit.Record) error {
+func (s *Store) CreateCampaign(ctx context.Context, c store.Campaign, records ...audit.Record) error {
 	selection, err := store.EncodeSelection(c.Selection)
 	if err != nil {
 		return fault.Wrap(fault.Internal, err, "encoding a campaign's selection")
 	}
-	err = s.write(ctx, "beginning a campaign", nil, func(t *tx) error {
+	return s.write(ctx, "beginning a campaign", nil, func(t *tx) error {
 		var spki []byte
 		if c.Key != nil {
 			spki = c.Key[:]
@@ -91,10 +91,9 @@ func (s *Store) CreateCampaign(ctx context.Context, c store.Campaign, record aud
 		if err != nil {
 			return err
 		}
-		t.seals = sealing{config: true, records: []audit.Record{record}}
+		t.seals = sealing{config: true, records: records}
 		return nil
 	})
-	return err
 }
 
 // Campaign implements store.Campaigns.

@@ -48,12 +48,12 @@ func noCampaign() error {
 }
 
 // CreateCampaign writes a campaign, and blocks its key.
-func (s *Store) CreateCampaign(ctx context.Context, c store.Campaign, r audit.Record) error {
+func (s *Store) CreateCampaign(ctx context.Context, c store.Campaign, records ...audit.Record) error {
 	selection, err := store.EncodeSelection(c.Selection)
 	if err != nil {
 		return fault.Wrap(fault.Internal, err, "encoding a campaign's selection")
 	}
-	return s.write(ctx, &op{records: sealed(r), apply: func(t *tx) error {
+	return s.write(ctx, &op{records: sealed(records...), apply: func(t *tx) error {
 		var spki any
 		if c.Key != nil {
 			spki = c.Key[:]
