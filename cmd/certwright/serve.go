@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"slices"
 	"strings"
 
@@ -144,13 +146,38 @@ their defaults. docs/configuration.md lists them all.`,
 	return cmd
 }
 
-// tuneCollector has the garbage collector wait until the heap has grown to five times what is in use. That is little, some
-// 10 MB, and each request makes much garbage: with Go's default a busy server collected a hundred times a second.
+// Bounds of what tuneCollector lets the heap grow by.
+const (
+	mostGarbage    = 32 << 20 // octets, once the heap is large
+	mostGCPercent  = 400
+	leastGCPercent = 50
+)
+
+// tuneCollector has the garbage collector wait until the heap has grown to five times what is in use, but not by more than
+// mostGarbage. In use is little, some 10 MB, and each request makes much garbage: with Go's default a busy server collected
+// a hundred times a second. With many OCSP answers or long CRLs in memory, five times would be hundreds of megabytes.
 // GOGC in the environment overrules it.
 func tuneCollector(env *environment) {
-	if _, set := env.lookup("GOGC"); !set {
-		debug.SetGCPercent(400)
+	if _, set := env.lookup("GOGC"); set {
+		return
 	}
+	now := mostGCPercent
+	debug.SetGCPercent(now)
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	// An object that nobody holds is found by each collection: its finalizer is called after each.
+	type sentinel struct{ _ *byte }
+	var after func(*sentinel)
+	after = func(*sentinel) {
+		metrics.Read(sample)
+		live := max(sample[0].Value.Uint64(), 1)
+		want := int(min(max(mostGarbage*100/live, leastGCPercent), mostGCPercent))
+		if want < now*9/10 || want > now*10/9 { // setting it stops the world for a moment
+			now = want
+			debug.SetGCPercent(now)
+		}
+		runtime.SetFinalizer(&sentinel{}, after)
+	}
+	runtime.SetFinalizer(&sentinel{}, after)
 }
 
 func logger(w io.Writer, c config.Log) *slog.Logger {

@@ -31,7 +31,7 @@ const (
 	DefaultMaxAge       = time.Minute
 	DefaultBackdate     = 5 * time.Minute
 	DefaultMaxStale     = time.Minute
-	DefaultCacheEntries = 32 << 10 // about a kilobyte each
+	DefaultCacheEntries = 16 << 10 // about 1.5 kB each
 	DefaultUnknownRate  = 10
 )
 
