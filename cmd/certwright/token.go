@@ -42,8 +42,13 @@ func newTokenCreateCommand(env *environment, conn *connection) *cobra.Command {
   operator       also renews, revokes, holds and releases
   administrator  everything, tokens included
 
-NAME says who or what uses it, and stands in the audit trail as token:NAME. Without --validity it ends in a year.`,
+NAME says who or what uses it, and stands in the audit trail as token:NAME. Without --validity it ends in a year.
+
+--names takes rules KIND:PATTERN. Each alternative name and each attribute of the subject must be allowed by one, beside
+what the profile demands; a CN that repeats an alternative name needs none of its own. A star stands for any characters,
+dots included: DNS:*.dev.example.com, email:*@example.com, CN:sensor-*, O:Example; IP takes a network: IP:10.0.0.0/8.`,
 		Example: `  certwright token create deploy --role enroller --profile server --out deploy.token
+  certwright token create dev --role enroller --profile server --names DNS:*.dev.example.com --rate 60
   certwright token create grafana --role auditor --validity 90d > grafana.token
   CERTWRIGHT_TOKEN=$(certwright token create ci --role operator --validity 1h) ./deploy.sh`,
 		Args: takes("NAME"),
@@ -53,6 +58,8 @@ NAME says who or what uses it, and stands in the audit trail as token:NAME. With
 	complete(cmd, "role", role.allowed...)
 	f.StringSliceVar(&r.Issuers, "issuer", nil, "limit it to the issuer with this `name`; may be given several times")
 	f.StringSliceVar(&r.Profiles, "profile", nil, "limit it to the profile with this `name`; may be given several times")
+	f.StringSliceVar(&r.Names, "names", nil, "limit what its certificates may name to this `rule`, as in DNS:*.dev.example.com")
+	f.IntVar(&r.Rate, "rate", 0, "limit it to this `number` of requests a minute (default: as many as the server allows)")
 	f.StringVar(&r.Validity, "validity", "", "how long it lives, a `time` as in 90d; 0 never ends (default 365d)")
 	f.StringVar(&out, "out", "", "write the token to this new `file`, mode 0600, instead of printing it")
 	output := outputFlag(cmd)
@@ -84,6 +91,10 @@ NAME says who or what uses it, and stands in the audit trail as token:NAME. With
 		f.add("Role", t.Role)
 		f.add("Issuers", strings.Join(t.Issuers, ", "))
 		f.add("Profiles", strings.Join(t.Profiles, ", "))
+		f.add("Names", strings.Join(t.Names, ", "))
+		if t.Rate > 0 {
+			f.add("Rate", perMinute(t.Rate))
+		}
 		end := "never"
 		if t.ExpiresAt != nil {
 			end = stampFor(*t.ExpiresAt, env.now())
@@ -110,6 +121,8 @@ NAME says who or what uses it, and stands in the audit trail as token:NAME. With
 	}
 	return cmd
 }
+
+func perMinute(rate int) string { return fmt.Sprintf("%d requests a minute", rate) }
 
 func newTokenListCommand(env *environment, conn *connection) *cobra.Command {
 	cmd := &cobra.Command{
@@ -141,6 +154,10 @@ func newTokenListCommand(env *environment, conn *connection) *cobra.Command {
 			}
 			for _, n := range t.Profiles {
 				limits = append(limits, "profile "+n)
+			}
+			limits = append(limits, t.Names...)
+			if t.Rate > 0 {
+				limits = append(limits, perMinute(t.Rate))
 			}
 			rows = append(rows, []string{t.ID, t.Name, t.Role, t.Status, end, strings.Join(limits, ", ")})
 		}

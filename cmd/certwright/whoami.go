@@ -41,6 +41,10 @@ func newWhoAmICommand(env *environment) *cobra.Command {
 		f.add("Role", h.Role)
 		f.add("Issuers", limits(h.Issuers))
 		f.add("Profiles", limits(h.Profiles))
+		f.add("Names", strings.Join(h.Names, ", "))
+		if h.Rate > 0 {
+			f.add("Rate", perMinute(h.Rate))
+		}
 		f.add("Server", "Certwright "+server.Version+" with "+server.Store+", started "+stampFor(server.Started, env.now()))
 		if t, err := conn.target(false); err == nil {
 			f.add("Address", t.server)

@@ -86,7 +86,7 @@ func (t *Tokens) Follow(ctx context.Context, head store.Head) error {
 	next := &snapshot{byID: make(map[string]*entry, len(all)), change: head.ConfigChange}
 	for _, token := range all {
 		next.byID[token.ID] = &entry{token: token, principal: pki.Principal{
-			Name: "token:" + token.Name, Role: token.Role, Issuers: token.Issuers, Profiles: token.Profiles,
+			Name: "token:" + token.Name, Role: token.Role, Issuers: token.Issuers, Profiles: token.Profiles, Names: token.Names, Rate: token.Rate,
 			ExpiresAt: token.ExpiresAt,
 		}}
 	}
@@ -145,8 +145,8 @@ func MayUse(p pki.Principal, issuer, profile string) error {
 	return nil
 }
 
-// MayGrant refuses to hand out a token that is wider than the principal himself: a higher role, an issuer or a profile
-// that he may not use, no limit where he has one, or a later end than his own.
+// MayGrant refuses to hand out a token that is wider than the principal himself: a higher role, an issuer, a profile or a
+// name that he may not use, a higher rate, no limit where he has one, or a later end than his own.
 func MayGrant(p pki.Principal, t pki.Token) error {
 	if !p.ExpiresAt.IsZero() && (t.ExpiresAt.IsZero() || t.ExpiresAt.After(p.ExpiresAt)) {
 		return fault.New(fault.Forbidden, "a token cannot last longer than its maker's, which ends on %s", p.ExpiresAt.Format(time.RFC3339)).WithField("validity")
@@ -164,6 +164,12 @@ func Covers(p pki.Principal, t pki.Token) error {
 	}
 	if wider(p.Profiles, t.Profiles) {
 		return fault.New(fault.Forbidden, "a token cannot be wider than its maker, who is limited to the profiles %s", strings.Join(p.Profiles, ", ")).WithField("profiles")
+	}
+	if widerNames(p.Names, t.Names) {
+		return fault.New(fault.Forbidden, "a token cannot be wider than its maker, who is limited to the names %s", strings.Join(p.Names, ", ")).WithField("names")
+	}
+	if p.Rate > 0 && (t.Rate == 0 || t.Rate > p.Rate) {
+		return fault.New(fault.Forbidden, "a token cannot be faster than its maker's, which may make %d requests a minute", p.Rate).WithField("rate")
 	}
 	return nil
 }

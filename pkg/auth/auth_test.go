@@ -104,6 +104,12 @@ func TestNobodyGrantsMoreThanHeHas(t *testing.T) {
 		{"later end than the maker's", pki.Principal{Role: pki.RoleAdministrator, ExpiresAt: time.Unix(1000, 0)}, pki.Token{Role: pki.RoleAuditor, ExpiresAt: time.Unix(1001, 0)}, false},
 		{"no end where the maker has one", pki.Principal{Role: pki.RoleAdministrator, ExpiresAt: time.Unix(1000, 0)}, pki.Token{Role: pki.RoleAuditor}, false},
 		{"earlier end than the maker's", pki.Principal{Role: pki.RoleAdministrator, ExpiresAt: time.Unix(1000, 0)}, pki.Token{Role: pki.RoleAuditor, ExpiresAt: time.Unix(999, 0)}, true},
+		{"narrower names", pki.Principal{Role: pki.RoleAdministrator, Names: []string{"DNS:*.example.com"}}, pki.Token{Role: pki.RoleEnroller, Names: []string{"DNS:*.dev.example.com", "DNS:www.example.com"}}, true},
+		{"other names", pki.Principal{Role: pki.RoleAdministrator, Names: []string{"DNS:*.example.com"}}, pki.Token{Role: pki.RoleEnroller, Names: []string{"DNS:www.example.com", "DNS:*"}}, false},
+		{"any names", pki.Principal{Role: pki.RoleAdministrator, Names: []string{"DNS:*"}}, pki.Token{Role: pki.RoleEnroller}, false},
+		{"slower", pki.Principal{Role: pki.RoleAdministrator, Rate: 60}, pki.Token{Role: pki.RoleEnroller, Rate: 60}, true},
+		{"faster", pki.Principal{Role: pki.RoleAdministrator, Rate: 60}, pki.Token{Role: pki.RoleEnroller, Rate: 61}, false},
+		{"no rate where the maker has one", pki.Principal{Role: pki.RoleAdministrator, Rate: 60}, pki.Token{Role: pki.RoleEnroller}, false},
 		{"unlimited maker", pki.Principal{Role: pki.RoleAdministrator}, pki.Token{Role: pki.RoleAdministrator}, true},
 	}
 	for _, tt := range tests {

@@ -1,5 +1,6 @@
 // Package ca is the certification authority: the only package that signs certificates, and the one through which their
-// status changes. It checks nobody's authority; the front-ends have done that when they call.
+// status changes. It checks nobody's authority save his rules about names, which only the profile settles; the front-ends
+// have done the rest when they call.
 //
 // Nothing that it signs is released before the store has it durably (decision «sign, commit, then release bytes»): Issue
 // returns a certificate only after its row is committed, and an error otherwise, even when the signature exists.
@@ -23,6 +24,7 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/pkg/audit"
+	"github.com/certwright/certwright/pkg/auth"
 	"github.com/certwright/certwright/pkg/clock"
 	"github.com/certwright/certwright/pkg/csr"
 	"github.com/certwright/certwright/pkg/der"
@@ -343,6 +345,9 @@ func (a *Authority) prepare(key *issuer.Key, p *Profile, r Request, pub crypto.P
 	if err != nil {
 		return fail(err)
 	}
+	if err := mayName(r.Principal, p, c); err != nil {
+		return fail(err)
+	}
 	subject, san, err := encodeNames(c)
 	if err != nil {
 		return fail(err)
@@ -351,6 +356,21 @@ func (a *Authority) prepare(key *issuer.Key, p *Profile, r Request, pub crypto.P
 		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Subject: subject, SubjectAltName: san,
 		SubjectPublicKeyInfo: spki, SubjectKeyID: der.SubjectKeyID(spki),
 	}, nil
+}
+
+// mayName holds the names that the profile has settled against the principal's rules: nobody else knows them before.
+func mayName(who pki.Principal, p *Profile, c profile.Contents) error {
+	switch {
+	case len(who.Names) == 0:
+		return nil
+	case p.IsCA():
+		return fault.New(fault.Forbidden, "this token is limited to certain names, and a CA could name anything").WithField("profile")
+	}
+	subject := make([]string, len(c.Subject))
+	for i, attribute := range c.Subject {
+		subject[i] = profile.AttributeTypeOf(attribute.Type) + ":" + attribute.Value
+	}
+	return auth.MayName(who, subject, c.SANStrings)
 }
 
 // usable refuses an issuer key that must not issue: its certificate has ended, or is revoked or on hold.

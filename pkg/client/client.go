@@ -475,6 +475,8 @@ type Token struct {
 	Role      string     `json:"role"`
 	Issuers   []string   `json:"issuers,omitempty"`
 	Profiles  []string   `json:"profiles,omitempty"`
+	Names     []string   `json:"names,omitempty"` // rules for what its certificates may name
+	Rate      int        `json:"rate,omitempty"`  // requests a minute; 0: as many as the server allows
 	Status    string     `json:"status"`
 	CreatedAt time.Time  `json:"created_at"`
 	CreatedBy string     `json:"created_by"`
@@ -489,6 +491,8 @@ type CreateTokenRequest struct {
 	Role     string   `json:"role"`
 	Issuers  []string `json:"issuers,omitempty"`
 	Profiles []string `json:"profiles,omitempty"`
+	Names    []string `json:"names,omitempty"`    // rules, as in DNS:*.dev.example.com
+	Rate     int      `json:"rate,omitempty"`     // requests a minute
 	Validity string   `json:"validity,omitempty"` // as in 90d; "0" never ends; empty is 365d
 }
 
@@ -581,6 +585,8 @@ type WhoAmI struct {
 	Role     string   `json:"role"`
 	Issuers  []string `json:"issuers,omitempty"`  // that it may use; empty: all
 	Profiles []string `json:"profiles,omitempty"` // that it may use; empty: all
+	Names    []string `json:"names,omitempty"`    // rules for what its certificates may name; empty: what the profile allows
+	Rate     int      `json:"rate,omitempty"`     // requests a minute; 0: as many as the server allows
 }
 
 // WhoAmI returns what the client's token stands for.

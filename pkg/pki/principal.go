@@ -41,7 +41,11 @@ type Principal struct {
 	// Issuers and Profiles limit what the principal may ask for; empty means all that the role allows.
 	Issuers  []string
 	Profiles []string
-	Source   string // network address without port
+	// Names are rules for what certificates may name, as package auth reads them; empty means whatever the profile allows.
+	Names []string
+	// Rate is how many requests a minute the principal may make; 0: as many as the server allows.
+	Rate   int
+	Source string // network address without port
 	// ExpiresAt is when the principal's right ends; zero: it does not.
 	ExpiresAt time.Time
 }
@@ -57,6 +61,8 @@ type Token struct {
 	Role      Role
 	Issuers   []string // empty: all
 	Profiles  []string // empty: all
+	Names     []string // rules for what certificates may name, as package auth reads them; empty: what the profile allows
+	Rate      int      // requests a minute; 0: as many as the server allows
 	CreatedAt time.Time
 	CreatedBy string
 	ExpiresAt time.Time // zero: never

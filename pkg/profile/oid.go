@@ -63,6 +63,16 @@ func typeOf(oid asn1.ObjectIdentifier) attributeType {
 	return attributeType{name: oid.String(), oid: oid, max: 256, many: true}
 }
 
+// AttributeType returns the name under which FormatSubject writes an attribute type, which is given by one of its names
+// in any letter case or in dotted numbers. ok is false for what is neither.
+func AttributeType(text string) (name string, ok bool) {
+	t, err := attributeTypeByName(text)
+	return t.name, err == nil
+}
+
+// AttributeTypeOf is AttributeType of an object identifier.
+func AttributeTypeOf(oid asn1.ObjectIdentifier) string { return typeOf(oid).name }
+
 // attributeTypeByName reads a name in any letter case, or dotted numbers.
 func attributeTypeByName(name string) (attributeType, error) {
 	for i := range attributeTypes {

@@ -124,6 +124,7 @@ const maxBuckets = 10_000
 // limits holds the buckets. It is safe for concurrent use.
 type limits struct {
 	tokens, holders, sources *buckets
+	rates                    *buckets // of tokens that have a rate of their own
 }
 
 func newLimits(cfg Limits, now func() time.Time) *limits {
@@ -131,6 +132,7 @@ func newLimits(cfg Limits, now func() time.Time) *limits {
 		tokens:  newBuckets(cfg.Token, Limit{}, now),
 		holders: newBuckets(cfg.Holder, defaultHolderLimit, now),
 		sources: newBuckets(cfg.Source, defaultSourceLimit, now),
+		rates:   newBuckets(Limit{PerSecond: 1}, Limit{}, now),
 	}
 }
 
@@ -153,6 +155,11 @@ func (l *limits) spend(acc access, p pki.Principal, source string, err error) er
 	}
 	if wait := b.take(key); wait > 0 {
 		return fault.New(fault.RateLimited, "too many requests").WithRetryAfter(wait)
+	}
+	if b == l.tokens && p.Rate > 0 {
+		if wait := l.rates.takeOf(key, rate.Limit(float64(p.Rate)/60), p.Rate); wait > 0 {
+			return fault.New(fault.RateLimited, "too many requests: this token may make %d a minute", p.Rate).WithRetryAfter(wait)
+		}
 	}
 	return nil
 }
@@ -197,12 +204,17 @@ func (b *buckets) take(key string) time.Duration {
 	if b == nil {
 		return 0
 	}
+	return b.takeOf(key, b.limit, b.burst)
+}
+
+// takeOf is take from a bucket of the given size.
+func (b *buckets) takeOf(key string, limit rate.Limit, burst int) time.Duration {
 	now := b.now()
 	b.mu.Lock()
 	bucket, ok := b.young[key]
 	if !ok {
 		if bucket, ok = b.old[key]; !ok {
-			bucket = rate.NewLimiter(b.limit, b.burst)
+			bucket = rate.NewLimiter(limit, burst)
 		}
 		if len(b.young) >= maxBuckets {
 			b.young, b.old = make(map[string]*rate.Limiter, maxBuckets), b.young
@@ -210,6 +222,10 @@ func (b *buckets) take(key string) time.Duration {
 		b.young[key] = bucket
 	}
 	b.mu.Unlock()
+	if bucket.Limit() != limit || bucket.Burst() != burst { // of an earlier token of this name
+		bucket.SetLimitAt(now, limit)
+		bucket.SetBurstAt(now, burst)
+	}
 	r := bucket.ReserveN(now, 1)
 	wait := r.DelayFrom(now)
 	if wait > 0 {

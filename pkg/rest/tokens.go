@@ -3,6 +3,7 @@ package rest
 import (
 	"context"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,6 +21,8 @@ type Token struct {
 	Role      string     `json:"role" enum:"auditor,enroller,operator,administrator"`
 	Issuers   []string   `json:"issuers,omitempty" doc:"The issuers it may use; absent: all"`
 	Profiles  []string   `json:"profiles,omitempty" doc:"The profiles it may use; absent: all"`
+	Names     []string   `json:"names,omitempty" doc:"Rules for what its certificates may name, as in DNS:*.dev.example.com; absent: what the profile allows"`
+	Rate      int        `json:"rate,omitempty" doc:"Requests a minute; absent: as many as the server allows"`
 	Status    string     `json:"status" enum:"valid,expired,revoked"`
 	CreatedAt time.Time  `json:"created_at"`
 	CreatedBy string     `json:"created_by"`
@@ -30,7 +33,7 @@ type Token struct {
 
 func (a *api) token(t pki.Token) Token {
 	out := Token{
-		ID: t.ID, Name: t.Name, Role: t.Role.String(), Issuers: t.Issuers, Profiles: t.Profiles, Status: "valid",
+		ID: t.ID, Name: t.Name, Role: t.Role.String(), Issuers: t.Issuers, Profiles: t.Profiles, Names: t.Names, Rate: t.Rate, Status: "valid",
 		CreatedAt: t.CreatedAt, CreatedBy: t.CreatedBy,
 	}
 	if !t.ExpiresAt.IsZero() {
@@ -70,6 +73,8 @@ type createTokenInput struct {
 		Role     string   `json:"role" enum:"auditor,enroller,operator,administrator"`
 		Issuers  []string `json:"issuers,omitempty" doc:"Limit to these issuers" maxItems:"100"`
 		Profiles []string `json:"profiles,omitempty" doc:"Limit to these profiles" maxItems:"100"`
+		Names    []string `json:"names,omitempty" doc:"Limit what its certificates may name: rules KIND:PATTERN, of which one must allow each name. Kinds are DNS, IP, URI, email, UPN, HMN, and attribute types such as CN and O; a star in a pattern stands for any characters; IP takes a network" maxItems:"100"`
+		Rate     int      `json:"rate,omitempty" doc:"Limit its requests a minute, on each replica; as many as the server allows if absent" minimum:"0" maximum:"1000000"`
 		Validity string   `json:"validity,omitempty" doc:"How long, as in 90d; never to end if 0; 365d if absent" maxLength:"32"`
 	}
 }
@@ -102,6 +107,11 @@ func (a *api) createToken(ctx context.Context, in *createTokenInput) (*tokenOutp
 			return nil, err
 		}
 	}
+	for _, n := range in.Body.Names {
+		if _, err := auth.ParseNameRule(n); err != nil {
+			return nil, fault.Public(err).WithField("names")
+		}
+	}
 	for _, n := range in.Body.Profiles {
 		if _, err := a.CA.Profile(n); err != nil {
 			return nil, err
@@ -109,7 +119,7 @@ func (a *api) createToken(ctx context.Context, in *createTokenInput) (*tokenOutp
 	}
 	text, t := auth.NewToken()
 	t.Name, t.Role, t.Issuers, t.Profiles = in.Body.Name, role, in.Body.Issuers, in.Body.Profiles
-	t.CreatedAt, t.CreatedBy = now, p.Name
+	t.Names, t.Rate, t.CreatedAt, t.CreatedBy = in.Body.Names, in.Body.Rate, now, p.Name
 	switch in.Body.Validity {
 	case "":
 		t.ExpiresAt = now.Add(defaultTokenLife)
@@ -133,6 +143,12 @@ func (a *api) createToken(ctx context.Context, in *createTokenInput) (*tokenOutp
 	}
 	if len(t.Profiles) > 0 {
 		detail["profiles"] = strings.Join(t.Profiles, ", ")
+	}
+	if len(t.Names) > 0 {
+		detail["names"] = strings.Join(t.Names, ", ")
+	}
+	if t.Rate > 0 {
+		detail["rate"] = strconv.Itoa(t.Rate)
 	}
 	if !t.ExpiresAt.IsZero() {
 		detail["expires_at"] = t.ExpiresAt.Format(time.RFC3339)
@@ -190,13 +206,15 @@ type WhoAmI struct {
 	Role     string   `json:"role"`
 	Issuers  []string `json:"issuers,omitempty"`
 	Profiles []string `json:"profiles,omitempty"`
+	Names    []string `json:"names,omitempty" doc:"Rules for what your certificates may name"`
+	Rate     int      `json:"rate,omitempty" doc:"Requests a minute"`
 }
 
 type whoAmIOutput struct{ Body WhoAmI }
 
 func (a *api) whoAmI(ctx context.Context, _ *struct{}) (*whoAmIOutput, error) {
 	p := principal(ctx)
-	return &whoAmIOutput{Body: WhoAmI{Name: p.Name, Role: p.Role.String(), Issuers: p.Issuers, Profiles: p.Profiles}}, nil
+	return &whoAmIOutput{Body: WhoAmI{Name: p.Name, Role: p.Role.String(), Issuers: p.Issuers, Profiles: p.Profiles, Names: p.Names, Rate: p.Rate}}, nil
 }
 
 // record begins an audit record of what the request's principal does at the given time.

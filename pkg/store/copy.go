@@ -195,7 +195,7 @@ func Tables() []Table {
 			text("name"), integer("version"), octets("config"), boolean("builtin"), moment("created_at"), text("created_by"),
 		}},
 		{Name: "api_token", Key: []string{"id"}, Columns: []Column{
-			text("id"), text("name"), octets("hash"), integer("role"), texts("issuers"), texts("profiles"), moment("created_at"), text("created_by"),
+			text("id"), text("name"), octets("hash"), integer("role"), texts("issuers"), texts("profiles"), texts("names"), integer("rate"), moment("created_at"), text("created_by"),
 			orMoment("expires_at"), orMoment("revoked_at"),
 		}},
 		{Name: "certificate", Key: []string{"issued_at", "serial", "issuer_id"}, Columns: []Column{

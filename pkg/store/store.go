@@ -341,8 +341,18 @@ type Tokens interface {
 	// expired, or when the id exists.
 	CreateToken(ctx context.Context, t pki.Token, record audit.Record) error
 	// RevokeToken ends a token at the given time. NotFound when there is none, Conflict when it has been revoked, or
-	// when it is the last administrator's that is neither revoked nor expired at that time.
+	// when it is the last administrator's. Only tokens that nothing but a rate limits count, that are not revoked, and that
+	// last for AdministratorRemains from that time.
 	RevokeToken(ctx context.Context, id string, at time.Time, record audit.Record) error
+}
+
+// AdministratorRemains is how long some other administrator's token must last for one to be revoked.
+const AdministratorRemains = 24 * time.Hour
+
+// LastAdministrator returns the refusal to revoke the last administrator's token.
+func LastAdministrator() error {
+	return fault.New(fault.Conflict, "this is the last administrator's token").
+		WithHint("create another first: an administrator's, without limits, that lasts for more than a day")
 }
 
 // Audit reads the chain of records, and adds records that no other verb carries.

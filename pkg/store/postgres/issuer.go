@@ -323,7 +323,7 @@ func queueProfile(b *pgx.Batch, p pki.ProfileVersion) {
 func (s *Store) AllTokens(ctx context.Context) ([]pki.Token, error) {
 	return read(ctx, s, "reading the tokens", func(conn *pgxpool.Conn) ([]pki.Token, error) {
 		rows, err := conn.Query(ctx, `
-			SELECT id, name, hash, role, issuers, profiles, created_at, created_by, expires_at, revoked_at
+			SELECT id, name, hash, role, issuers, profiles, names, rate, created_at, created_by, expires_at, revoked_at
 			FROM api_token
 			ORDER BY created_at DESC, id DESC`)
 		if err != nil {
@@ -332,7 +332,7 @@ func (s *Store) AllTokens(ctx context.Context) ([]pki.Token, error) {
 		return pgx.CollectRows(rows, func(row pgx.CollectableRow) (t pki.Token, err error) {
 			var hash []byte
 			var expires, revoked *time.Time
-			err = row.Scan(&t.ID, &t.Name, &hash, (*int)(&t.Role), &t.Issuers, &t.Profiles, &t.CreatedAt, &t.CreatedBy, &expires, &revoked)
+			err = row.Scan(&t.ID, &t.Name, &hash, (*int)(&t.Role), &t.Issuers, &t.Profiles, &t.Names, &t.Rate, &t.CreatedAt, &t.CreatedBy, &expires, &revoked)
 			if err != nil {
 				return t, err
 			}
@@ -352,9 +352,9 @@ func (s *Store) CreateToken(ctx context.Context, token pki.Token, record audit.R
 
 func queueToken(b *pgx.Batch, t pki.Token) {
 	b.Queue(`
-		INSERT INTO api_token (id, name, hash, role, issuers, profiles, created_at, created_by, expires_at, revoked_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
-		t.ID, t.Name, t.Hash[:], int16(t.Role), texts(t.Issuers), texts(t.Profiles), cut(t.CreatedAt), text(t.CreatedBy),
+		INSERT INTO api_token (id, name, hash, role, issuers, profiles, names, rate, created_at, created_by, expires_at, revoked_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+		t.ID, t.Name, t.Hash[:], int16(t.Role), texts(t.Issuers), texts(t.Profiles), texts(t.Names), t.Rate, cut(t.CreatedAt), text(t.CreatedBy),
 		orNull(t.ExpiresAt), orNull(t.RevokedAt))
 }
 
@@ -363,7 +363,7 @@ func queueToken(b *pgx.Batch, t pki.Token) {
 func (s *Store) RevokeToken(ctx context.Context, id string, at time.Time, record audit.Record) error {
 	at = cut(at)
 	type row struct {
-		admin   bool
+		admin   bool // whom nothing limits
 		expires *time.Time
 	}
 	var held map[string]row
@@ -371,7 +371,7 @@ func (s *Store) RevokeToken(ctx context.Context, id string, at time.Time, record
 	first := func(b *pgx.Batch) {
 		held, exists = make(map[string]row), false
 		b.Queue(`
-			SELECT id, role = $2, expires_at
+			SELECT id, role = $2 AND issuers = '{}' AND profiles = '{}' AND names = '{}', expires_at
 			FROM api_token
 			WHERE revoked_at IS NULL AND (id = $1 OR role = $2)
 			ORDER BY id
@@ -391,23 +391,22 @@ func (s *Store) RevokeToken(ctx context.Context, id string, at time.Time, record
 		})
 	}
 	return s.write(ctx, "revoking a token", first, func(t *tx) error {
-		inForce := func(r row) bool { return r.admin && (r.expires == nil || r.expires.After(at)) }
+		inForce := func(r row, at time.Time) bool { return r.admin && (r.expires == nil || r.expires.After(at)) }
 		this, ok := held[id]
 		switch {
 		case !exists:
 			return fault.New(fault.NotFound, "there is no such token")
 		case !ok:
 			return fault.New(fault.Conflict, "the token has been revoked before")
-		case inForce(this):
+		case inForce(this, at):
 			others := 0
 			for other, r := range held {
-				if other != id && inForce(r) {
+				if other != id && inForce(r, at.Add(store.AdministratorRemains)) {
 					others++
 				}
 			}
 			if others == 0 {
-				return fault.New(fault.Conflict, "this is the last administrator's token").
-					WithHint("create another administrator's token first")
+				return store.LastAdministrator()
 			}
 		}
 		t.seals = sealing{config: true, records: []audit.Record{record}}

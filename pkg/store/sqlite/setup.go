@@ -331,23 +331,24 @@ func (s *Store) AllTokens(ctx context.Context) ([]pki.Token, error) {
 	}
 	var ts []pki.Token
 	err := each(ctx, s.read, `
-		SELECT id, name, hash, role, issuers, profiles, created_at, created_by, expires_at, revoked_at
+		SELECT id, name, hash, role, issuers, profiles, names, rate, created_at, created_by, expires_at, revoked_at
 		FROM api_token ORDER BY created_at DESC, id DESC`, nil, func(scan func(...any) error) error {
 		var t pki.Token
 		var hash []byte
 		var role int
-		var issuers, profiles string
+		var issuers, profiles, names string
 		var created int64
 		var expires, revoked sql.NullInt64
-		if err := scan(&t.ID, &t.Name, &hash, &role, &issuers, &profiles, &created, &t.CreatedBy, &expires, &revoked); err != nil {
+		if err := scan(&t.ID, &t.Name, &hash, &role, &issuers, &profiles, &names, &t.Rate, &created, &t.CreatedBy, &expires, &revoked); err != nil {
 			return err
 		}
 		t.Hash, t.Role, t.CreatedAt, t.ExpiresAt, t.RevokedAt = hash32(hash), pki.Role(role), timeOf(created), optionalTime(expires), optionalTime(revoked)
-		var err1, err2 error
+		var err1, err2, err3 error
 		t.Issuers, err1 = decodeStrings(issuers)
 		t.Profiles, err2 = decodeStrings(profiles)
+		t.Names, err3 = decodeStrings(names)
 		ts = append(ts, t)
-		return errors.Join(err1, err2)
+		return errors.Join(err1, err2, err3)
 	})
 	if err != nil {
 		return nil, s.asFault(ctx, err, "reading tokens")
@@ -376,20 +377,26 @@ func (t *tx) insertToken(token pki.Token) error {
 	if err != nil {
 		return err
 	}
+	names, err := encodeStrings(token.Names)
+	if err != nil {
+		return err
+	}
 	return t.exec(`
-		INSERT INTO api_token (id, name, hash, role, issuers, profiles, created_at, created_by, expires_at, revoked_at)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		token.ID, token.Name, token.Hash[:], int(token.Role), issuers, profiles, micros(token.CreatedAt), token.CreatedBy,
+		INSERT INTO api_token (id, name, hash, role, issuers, profiles, names, rate, created_at, created_by, expires_at, revoked_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		token.ID, token.Name, token.Hash[:], int(token.Role), issuers, profiles, names, token.Rate, micros(token.CreatedAt), token.CreatedBy,
 		optionalMicros(token.ExpiresAt), optionalMicros(token.RevokedAt))
 }
 
 // RevokeToken ends a token.
 func (s *Store) RevokeToken(ctx context.Context, id string, at time.Time, r audit.Record) error {
 	return s.write(ctx, &op{records: sealed(r), apply: func(t *tx) error {
-		var role, others int
+		var whole, others int
 		var expires, revoked sql.NullInt64
-		err := t.row(`SELECT role, expires_at, revoked_at FROM api_token WHERE id = ?`, []any{id}, func(scan func(...any) error) error {
-			return scan(&role, &expires, &revoked)
+		const isWhole = `role = ? AND issuers = '[]' AND profiles = '[]' AND names = '[]'` // an administrator whom nothing limits
+		role := int(pki.RoleAdministrator)
+		err := t.row(`SELECT `+isWhole+`, expires_at, revoked_at FROM api_token WHERE id = ?`, []any{role, id}, func(scan func(...any) error) error {
+			return scan(&whole, &expires, &revoked)
 		})
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
@@ -399,16 +406,16 @@ func (s *Store) RevokeToken(ctx context.Context, id string, at time.Time, r audi
 		case revoked.Valid:
 			return fault.New(fault.Conflict, "the token has been revoked since %s", timeOf(revoked.Int64).Format(time.RFC3339))
 		}
-		if pki.Role(role) == pki.RoleAdministrator && (!expires.Valid || expires.Int64 > micros(at)) {
+		if whole != 0 && (!expires.Valid || expires.Int64 > micros(at)) {
 			err := t.row(`
 				SELECT count(*) FROM api_token
-				WHERE role = ? AND id <> ? AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?)`,
-				[]any{role, id, micros(at)}, func(scan func(...any) error) error { return scan(&others) })
+				WHERE `+isWhole+` AND id <> ? AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?)`,
+				[]any{role, id, micros(at.Add(store.AdministratorRemains))}, func(scan func(...any) error) error { return scan(&others) })
 			if err != nil {
 				return err
 			}
 			if others == 0 {
-				return fault.New(fault.Conflict, "this is the last administrator's token").WithHint("create another administrator's token first")
+				return store.LastAdministrator()
 			}
 		}
 		t.config = true

@@ -96,7 +96,7 @@ func (e *env) fill() {
 	e.change(e.issue(e.issuing, func(c *pki.Certificate) { c.CRLScope, c.CRLShard = "s64/3", 3 }), pki.ActionHold, revocation(pki.CertificateHold, base))
 	tok := pki.Token{
 		ID: "second", Name: "second", Role: pki.RoleEnroller, Issuers: []string{"issuing", "devices"}, Profiles: []string{"device"},
-		CreatedAt: base, CreatedBy: "test", ExpiresAt: base.AddDate(1, 0, 0),
+		Names: []string{"DNS:*.example.com", "CN:ü"}, Rate: 60, CreatedAt: base, CreatedBy: "test", ExpiresAt: base.AddDate(1, 0, 0),
 	}
 	if err := e.CreateToken(ctx, tok, record(audit.ActionToken, base)); err != nil {
 		t.Fatalf("CreateToken: %v", err)

@@ -317,6 +317,7 @@ func testTokens(t *testing.T, h Harness) {
 	token := func(id, name string, edit ...func(*pki.Token)) pki.Token {
 		tok := pki.Token{
 			ID: id, Name: name, Hash: [32]byte{1, 2, 3}, Role: pki.RoleEnroller, Issuers: []string{"issuing", "ü,\"'"}, Profiles: []string{"device"},
+			Names: []string{"DNS:*.example.com", `CN:"{\}"`}, Rate: 60,
 			CreatedAt: base.Add(time.Duration(counter.Add(1)) * time.Second), CreatedBy: "token:administrator", ExpiresAt: base.AddDate(1, 0, 0),
 		}
 		for _, f := range edit {
@@ -324,7 +325,9 @@ func testTokens(t *testing.T, h Harness) {
 		}
 		return tok
 	}
-	a, b := token("a", "phone"), token("b", "laptop", func(tok *pki.Token) { tok.Issuers, tok.Profiles, tok.ExpiresAt = nil, nil, time.Time{} })
+	a, b := token("a", "phone"), token("b", "laptop", func(tok *pki.Token) {
+		tok.Issuers, tok.Profiles, tok.Names, tok.Rate, tok.ExpiresAt = nil, nil, nil, 0, time.Time{}
+	})
 	old := token("c", "ended", func(tok *pki.Token) { tok.ExpiresAt = base.Add(-time.Hour) })
 	for _, tok := range []pki.Token{a, b, old} {
 		if err := e.CreateToken(ctx, tok, record(audit.ActionToken, base)); err != nil {
@@ -403,6 +406,22 @@ func testLastAdministrator(t *testing.T, h Harness) {
 	wantFault(t, "RevokeToken when the other is an operator", revoke("first", base.Add(2*time.Hour)), fault.Conflict, nil)
 	if err := revoke("op", base.Add(2*time.Hour)); err != nil {
 		t.Errorf("RevokeToken of an operator: %v", err)
+	}
+	for name, limit := range map[string]func(*pki.Token){
+		"issuers":  func(tok *pki.Token) { tok.Issuers = []string{"issuing"} },
+		"profiles": func(tok *pki.Token) { tok.Profiles = []string{"device"} },
+		"names":    func(tok *pki.Token) { tok.Names = []string{"DNS:*"} },
+		"a day":    func(tok *pki.Token) { tok.ExpiresAt = base.Add(store.AdministratorRemains) },
+	} {
+		tok := pki.Token{ID: name, Name: name, Role: pki.RoleAdministrator, CreatedAt: base}
+		limit(&tok)
+		if err := e.CreateToken(ctx, tok, record(audit.ActionToken, base)); err != nil {
+			t.Fatalf("CreateToken: %v", err)
+		}
+		wantFault(t, "RevokeToken when the other is limited to "+name, revoke("first", base), fault.Conflict, nil)
+		if err := revoke(name, base); err != nil {
+			t.Errorf("RevokeToken of an administrator limited to %s: %v", name, err)
+		}
 	}
 	if err := revoke("short", base.Add(2*time.Hour)); err != nil {
 		t.Errorf("RevokeToken of an expired administrator: %v", err)

@@ -1,0 +1,3 @@
+ALTER TABLE api_token DROP COLUMN rate;
+ALTER TABLE api_token DROP COLUMN names;
+PRAGMA user_version = 7;
