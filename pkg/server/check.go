@@ -2,9 +2,7 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,15 +16,14 @@ import (
 	"github.com/certwright/certwright/pkg/keys"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/store"
-	"github.com/certwright/certwright/pkg/store/sqlite"
 )
 
 // How long before its end a CA's certificate is worth a warning.
 const expiryWarning = 180 * 24 * time.Hour
 
-// CheckStore opens the store, without bringing it up to date, and returns what its own check finds.
+// CheckStore opens the store, in use or not, without bringing it up to date, and returns what its own check finds.
 func CheckStore(ctx context.Context, cfg config.Config) ([]store.Finding, error) {
-	s, err := openExisting(ctx, &cfg)
+	s, err := openToRead(ctx, &cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -34,36 +31,10 @@ func CheckStore(ctx context.Context, cfg config.Config) ([]store.Finding, error)
 	return s.Check(ctx)
 }
 
-// storeExists refuses a data folder that has no embedded store, where one is meant: looking must not make one.
-func storeExists(cfg *config.Config) error {
-	if cfg.Database != "" {
-		return nil
-	}
-	if _, err := os.Stat(filepath.Join(cfg.Data, storeFile)); errors.Is(err, fs.ErrNotExist) {
-		return fault.New(fault.NotFound, "there is no store in %s", cfg.Data).
-			WithHint("«certwright serve» makes one; name another folder with --data")
-	}
-	return nil
-}
-
-// openExisting opens a store that is there, as it is, to be read: the embedded one also beside a server that has it.
-func openExisting(ctx context.Context, cfg *config.Config) (store.Store, error) {
-	if cfg.Database == "" {
-		if err := storeExists(cfg); err != nil {
-			return nil, err
-		}
-		return asStore(sqlite.Open(ctx, sqlite.Config{Path: filepath.Join(cfg.Data, storeFile), ReadOnly: true}))
-	}
-	asIs := *cfg
-	no := false
-	asIs.Migrate = &no
-	return openStore(ctx, &asIs, nil, 0)
-}
-
 // Check looks for everything that is unsafe, or soon to break, in the settings, the data folder and the store, without
 // changing any of it. A Serious finding is one that data, keys or service depend on now.
 func Check(ctx context.Context, cfg config.Config) ([]store.Finding, error) {
-	s, err := openExisting(ctx, &cfg)
+	s, err := openToRead(ctx, &cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -129,7 +129,7 @@ func describeKEK(kek *keys.KEK) ([]byte, error) {
 //
 // A key-encryption key that has leaked is not cured by this: whoever has it and an old backup has the private keys.
 func Rewrap(ctx context.Context, cfg config.Config, to config.Key) (int, error) {
-	if err := storeExists(&cfg); err != nil {
+	if err := storeThere(&cfg); err != nil {
 		return 0, err
 	}
 	asIs, no := cfg, false

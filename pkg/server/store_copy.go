@@ -48,7 +48,7 @@ func storeThere(cfg *config.Config) error {
 		return nil
 	}
 	if _, err := os.Stat(filepath.Join(cfg.Data, storeFile)); errors.Is(err, fs.ErrNotExist) {
-		return fault.New(fault.NotFound, "there is no store in %s", cfg.Data).WithHint("name the server's data folder with --data")
+		return fault.New(fault.NotFound, "there is no store in %s", cfg.Data).WithHint("«certwright serve» makes one; name another folder with --data")
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -136,6 +137,12 @@ func TestCopyStoreAndServe(t *testing.T) {
 		}
 		if err := UnfenceStore(t.Context(), step.from, false); !fault.Is(err, fault.Conflict) {
 			t.Errorf("UnfenceStore = %v, want Conflict", err)
+		}
+		for name, check := range map[string]func(context.Context, config.Config) ([]store.Finding, error){"Check": Check, "CheckStore": CheckStore} {
+			found, err := check(t.Context(), step.from)
+			if err != nil || !slices.ContainsFunc(found, func(f store.Finding) bool { return f.Serious && strings.Contains(f.What, "was copied to") }) {
+				t.Errorf("%s of the source = %+v, %v, want the finding that it was left", name, found, err)
+			}
 		}
 		if v, err := VerifyAudit(t.Context(), step.from, nil); err != nil || v.Problem != "" {
 			t.Errorf("VerifyAudit of the source = %+v, %v", v, err)
