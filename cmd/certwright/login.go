@@ -135,7 +135,8 @@ certwright/login.yaml in $XDG_CONFIG_HOME or ~/.config, which nobody else can re
 The token is asked for, or read from the first line of --token-file or of the standard input; it never stands on a
 command line. The root is fetched from the server and must be the one that you know: name its SHA-256 with
 --fingerprint, or compare it when you are asked. «certwright issuer show root» prints it on the server's machine.
---ca-file takes the root from a file instead. A server that the system's own roots vouch for needs neither.
+--ca-file takes the root from a file instead. A server that the system's own roots vouch for, or that runs on this
+machine, needs neither.
 
 Nothing is kept before the server has accepted the token. With --context several logins are kept, each under a name:
 the newest is in use, «certwright context use» changes that, and --context on any command takes another once.`,
@@ -178,7 +179,9 @@ the newest is in use, «certwright context use» changes that, and --context on 
 				return err
 			}
 			l.Roots = string(encodePEM(certs))
-		case pin != "" || !trustedBySystem(cmd.Context(), l.Server):
+		case pin == "" && trusts(cmd.Context(), l.Server, nil):
+		case pin == "" && l.known(cmd.Context(), env):
+		default:
 			if l.Roots, err = fetchRoots(cmd.Context(), env, l.Server, pin != "", fingerprint); err != nil {
 				return err
 			}
@@ -233,10 +236,28 @@ func sha256Of(c *x509.Certificate) []byte {
 	return sum[:]
 }
 
-// trustedBySystem reports whether the system's roots vouch for a server. Nothing is sent to it but a question that is open
-// to everybody.
-func trustedBySystem(ctx context.Context, server string) bool {
-	api, err := client.New(client.Config{URL: server, UserAgent: userAgent()})
+// known takes the root of the data folder on this machine, if that vouches for the server.
+func (l *login) known(ctx context.Context, env *environment) bool {
+	data := (&connection{env: env}).dataFolder()
+	if data == "" {
+		return false
+	}
+	certs, err := readCertificates(env, filepath.Join(data, rootFileName))
+	if err != nil {
+		return false // no server has run here, or it is not ours to read
+	}
+	own := login{Roots: string(encodePEM(certs))}
+	if !trusts(ctx, l.Server, own.pool()) {
+		return false
+	}
+	l.Roots = own.Roots
+	return true
+}
+
+// trusts reports whether roots, those of the system if nil, vouch for a server. Nothing is sent to it but a question that
+// is open to everybody.
+func trusts(ctx context.Context, server string, roots *x509.CertPool) bool {
+	api, err := client.New(client.Config{URL: server, Roots: roots, UserAgent: userAgent()})
 	if err != nil {
 		return false
 	}

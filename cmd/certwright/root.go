@@ -58,6 +58,8 @@ Exit codes: 0 it worked, 1 it did not, 2 the command line is wrong.`,
 		&cobra.Group{ID: groupServer, Title: "The server:"},
 		&cobra.Group{ID: groupHere, Title: "You and this program:"},
 	)
+	root.SetHelpCommandGroupID(groupHere)
+	root.SetCompletionCommandGroupID(groupHere)
 	root.AddCommand(
 		newCertCommand(env),
 		newIssuerCommand(env), newTrustCommand(env), newProfileCommand(env), newApplyCommand(env), newTokenCommand(env), newAuditCommand(env),
