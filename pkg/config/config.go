@@ -63,6 +63,7 @@ type Config struct {
 	Log  Log  `yaml:"log"`
 
 	Limits Limits `yaml:"limits"`
+	Export Export `yaml:"export"`
 }
 
 // Key says where the key-encryption key comes from, which wraps every private key in the store. At most one may be set.
@@ -109,6 +110,19 @@ type OCSP struct {
 	// Unknown is the answer for serial numbers that were never issued: unauthorized (default, unsigned) or unknown
 	// (signed).
 	Unknown string `yaml:"unknown"`
+}
+
+// Export says where what verifiers need is copied to, for static web servers and CDNs.
+type Export struct {
+	// To is a folder, or s3://BUCKET/PREFIX. Default: none. Example: /var/www/pki
+	To string `yaml:"to"`
+	// Endpoint is the address of S3-compatible storage. Default: AWS. Example: https://s3.example.com
+	Endpoint string `yaml:"s3_endpoint"`
+	// Region of the bucket. Default: it is found out. Example: eu-central-1
+	Region string `yaml:"s3_region"`
+	// CredentialsFile has the form of ~/.aws/credentials. Default: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the
+	// environment, else ~/.aws/credentials, else the role of the machine.
+	CredentialsFile string `yaml:"credentials_file"`
 }
 
 // Log says how the log is written, to standard error.
@@ -371,6 +385,9 @@ func (c *Config) Complete() error {
 	}
 	if wait := time.Duration(c.Limits.Wait); wait >= maxWait {
 		return wrong("limits.wait", "%s is not below %s, which a request has for everything", wait, maxWait)
+	}
+	if c.Export.To == "" && (c.Export.Endpoint != "" || c.Export.Region != "" || c.Export.CredentialsFile != "") {
+		return wrong("export.to", "say where to export to, as in s3://bucket/prefix")
 	}
 	setDefault(&c.Log.Format, "text")
 	setDefault(&c.Log.Level, "info")

@@ -101,6 +101,7 @@ func (h *Handler) Routes(r chi.Router) {
 		{"/ca/{keyid}.pem", h.caPEM, nil},
 		{"/chain/{file}", h.chain, nil}, // ISSUER.pem: the issuer's certificate and those above it, without the root
 		{"/roots.pem", h.roots, nil},
+		{IndexPath, h.index, nil}, // the paths of all of the above, for whoever copies them
 		{"/client-ca.pem", h.clientCAs, nil},
 		{"/ocsp", h.ocspHelp, h.ocspPost},
 		{"/ocsp/*", h.ocspGet, h.ocspPost}, // [KEYID/]BASE64, or KEYID for POST

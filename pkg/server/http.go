@@ -162,6 +162,9 @@ func (h *health) note(check, state, format string, args ...any) {
 // maxStoreAge is how long the store may not have been heard of before this replica says that it is not ready.
 const maxStoreAge = 5 * time.Second
 
+// maxExportFailing is how long exporting may fail before readyz tells.
+const maxExportFailing = 30 * time.Second
+
 // health looks at everything that requests need. What is wrong with this replica alone is failing. What is the same on
 // all of them, since they serve what the store holds, such as a CRL that nobody can renew, is degraded: a proxy that took
 // all replicas out would turn one trouble into several.
@@ -182,6 +185,12 @@ func (s *Server) health() health {
 	}
 	if name := s.signers.missing(); name != "" {
 		h.note("keys", healthFailing, "issuer %s has no OCSP responder in force", name)
+	}
+	if s.export != nil {
+		h.Checks["export"], h.states["export"] = healthOK, healthOK
+		if st := s.export.State(); st.Err != nil && time.Since(st.Since) > maxExportFailing {
+			h.note("export", healthDegraded, "fails since %s; the log says why", st.Since.UTC().Format(time.RFC3339))
+		}
 	}
 	for _, c := range s.crls.State() {
 		switch {

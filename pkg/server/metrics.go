@@ -287,6 +287,7 @@ func (s *Server) facts() []fact {
 	}
 	list = append(list, s.authorityFacts()...)
 	list = append(list, s.crlFacts(truth, instant)...)
+	list = append(list, s.exportFacts(truth, instant)...)
 	return append(list, s.ocspFacts(instant)...)
 }
 

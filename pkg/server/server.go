@@ -33,6 +33,7 @@ import (
 	"github.com/certwright/certwright/pkg/config"
 	"github.com/certwright/certwright/pkg/crl"
 	"github.com/certwright/certwright/pkg/csr"
+	"github.com/certwright/certwright/pkg/export"
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/issuer"
 	"github.com/certwright/certwright/pkg/keys"
@@ -111,6 +112,7 @@ type Server struct {
 	signers   *delegates
 	serving   []*listening
 	metrics   *metrics
+	export    *export.Exporter // nil: nothing is exported
 }
 
 // listening is an open listener with what serves it.
@@ -417,6 +419,9 @@ func (s *Server) handlers() error {
 	if err != nil {
 		return err
 	}
+	if err := s.buildExport(pub); err != nil {
+		return err
+	}
 	s.registerFacts()
 	rules, err := keyRules(s.cfg.WeakKeys)
 	if err != nil {
@@ -536,6 +541,9 @@ func (s *Server) Run(ctx context.Context) error {
 	jobs.Go(func() { s.campaigns.Run(background) })
 	jobs.Go(func() { s.maintain(background) })
 	jobs.Go(func() { s.forgetRequests(background) })
+	if s.export != nil {
+		jobs.Go(func() { s.export.Run(background) })
+	}
 	defer jobs.Wait()
 	defer stop()
 
