@@ -202,6 +202,13 @@ type Recorder interface {
 // of validity from an hour before now, key usage, and serverAuth and clientAuth.
 func (ca *CA) Issue(t testing.TB, s Recorder, now time.Time, template *x509.Certificate) *Issued {
 	t.Helper()
+	return ca.IssueIn(t, s, now, template, nil)
+}
+
+// IssueIn is Issue for a certificate whose CRL depends on its serial number: in returns the scope, and the address that
+// the certificate names.
+func (ca *CA) IssueIn(t testing.TB, s Recorder, now time.Time, template *x509.Certificate, in func(pki.SerialNumber) (scope, url string)) *Issued {
+	t.Helper()
 	now = now.UTC()
 	if template == nil {
 		template = &x509.Certificate{}
@@ -219,9 +226,16 @@ func (ca *CA) Issue(t testing.TB, s Recorder, now time.Time, template *x509.Cert
 		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	}
 	template.SerialNumber = newSerial(t, template.NotAfter, now)
+	scope := pki.ScopeFull
+	if in != nil {
+		var url string
+		scope, url = in(pki.SerialNumber(template.SerialNumber.Bytes()))
+		template.CRLDistributionPoints = []string{url}
+	}
 	key := NewKey(t)
 	i := &Issued{CA: ca, Key: key, Certificate: create(t, template, ca, key.Public())}
 	i.Record = recordOf(i.Certificate, now)
+	i.Record.CRLScope = scope
 	i.Record.IssuerID, i.Record.IssuerKeyID = ca.IssuerID, ca.IssuerKeyID
 	if err := s.RecordIssuance(t.Context(), store.Issuance{
 		Certificate: i.Record, Record: audit.Record{Time: now, Action: audit.ActionIssue, Actor: "system"},
