@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -96,7 +97,39 @@ type CRL struct {
 	NextUpdate Duration `yaml:"next_update"`
 	// Coalesce is how long a revocation waits for others, so that a storm costs one CRL. Default: 500ms.
 	Coalesce Duration `yaml:"coalesce"`
+	// Aliases are more paths that CRLs are served at, for certificates whose CRL was elsewhere before: PATH=ISSUER, or
+	// PATH=ISSUER/SCOPE for a shard or another part. PEM at a path that ends in .pem, else DER. Example:
+	// [/old/issuing.crl=issuing, /old/issuing-3.crl=issuing/s64/3]
+	Aliases []string `yaml:"aliases"`
 }
+
+// CRLAlias is a path that a CRL is served at besides its own.
+type CRLAlias struct{ Path, Issuer, Scope string }
+
+// ParseAliases reads Aliases. The scope is empty for the complete CRL.
+func (c CRL) ParseAliases() ([]CRLAlias, error) {
+	var out []CRLAlias
+	seen := map[string]bool{}
+	for _, text := range c.Aliases {
+		path, target, ok := strings.Cut(text, "=")
+		issuer, scope, narrow := strings.Cut(target, "/")
+		switch {
+		case !ok || issuer == "" || narrow && scope == "":
+			return nil, fmt.Errorf("%q is not PATH=ISSUER or PATH=ISSUER/SCOPE, as in /old/issuing.crl=issuing", text)
+		case !aliasPath.MatchString(path) || len(path) > 200 || strings.Contains(path, "//") || strings.Contains(path, ".."):
+			return nil, fmt.Errorf("%q is not a path such as /old/issuing.crl", path)
+		case strings.HasPrefix(path, "/api/") || strings.HasPrefix(path, "/ocsp"):
+			return nil, fmt.Errorf("%q is in use", path)
+		case seen[path]:
+			return nil, fmt.Errorf("%q stands there twice", path)
+		}
+		seen[path] = true
+		out = append(out, CRLAlias{path, issuer, scope})
+	}
+	return out, nil
+}
+
+var aliasPath = regexp.MustCompile(`^/[A-Za-z0-9._~/-]+$`)
 
 // OCSP says how status requests are answered.
 type OCSP struct {
@@ -360,6 +393,9 @@ func (c *Config) Complete() error {
 	if c.CRL.NextUpdate < 2*c.CRL.Interval {
 		return wrong("crl.next_update", "%s is less than twice crl.interval (%s): one missed CRL would lock everybody out",
 			time.Duration(c.CRL.NextUpdate), time.Duration(c.CRL.Interval))
+	}
+	if _, err := c.CRL.ParseAliases(); err != nil {
+		return wrong("crl.aliases", "%v", err)
 	}
 	setDuration(&c.OCSP.NextUpdate, 10*time.Minute)
 	setDuration(&c.OCSP.MaxAge, time.Minute)

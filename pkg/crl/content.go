@@ -1,9 +1,12 @@
 package crl
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/base64"
 	"io"
 	"sort"
+	"sync"
 
 	"github.com/certwright/certwright/pkg/pki"
 )
@@ -141,4 +144,38 @@ func (a armor) ReadAt(b []byte, off int64) (n int, err error) {
 		n += copy(b[n:], text[skip:])
 	}
 	return n, nil
+}
+
+// What is compressed: an entry is a third random octets, so lists shrink to a third. Beyond the limit it costs a tenth of a
+// second for each list and each format, and such lists are new twice a second at times.
+const (
+	minGzip = 1 << 10
+	maxGzip = 8 << 20
+)
+
+// gzipped is content in gzip's form, made once.
+type gzipped struct {
+	once    sync.Once
+	content Content
+}
+
+func (z *gzipped) of(c Content) Content {
+	if n := c.Size(); n < minGzip || n > maxGzip {
+		return nil
+	}
+	z.once.Do(func() {
+		var b bytes.Buffer
+		w, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+		if err == nil {
+			_, err = io.Copy(w, Reader(c))
+		}
+		if err == nil {
+			err = w.Close()
+		}
+		if err != nil {
+			panic("crl: " + err.Error()) // all of it is in memory
+		}
+		z.content = Octets(bytes.Clone(b.Bytes()))
+	})
+	return z.content
 }

@@ -45,7 +45,7 @@ func (p *Publisher) plan(key *issuer.Key) plan {
 		Interval: p.cfg.Interval, NextUpdate: p.cfg.NextUpdate, Coalesce: p.cfg.Coalesce,
 	}}).CRL}
 	add := func(s planned) {
-		if pl.Delta {
+		if pl.Delta && p.cfg.PublicURL != "" {
 			s.freshest = []string{p.cfg.PublicURL + pki.CRLPath(key.KeyID, s.scope+deltaSuffix)}
 		}
 		pl.scopes = append(pl.scopes, s)

@@ -30,9 +30,17 @@ type Published struct {
 	// LastModified grows with every list of the key, in whole seconds, and is not in the future.
 	LastModified time.Time
 
-	parts []pki.CRLPart
-	base  bool // delta lists build on it
+	parts      []pki.CRLPart
+	base       bool // delta lists build on it
+	derZ, pemZ gzipped
 }
+
+// DERGzip returns the DER in gzip's form (RFC 1952), made when it is first asked for; nil when it is so small that this
+// saves nothing, or so large that it would cost too much.
+func (p *Published) DERGzip() Content { return p.derZ.of(p.DER) }
+
+// PEMGzip is DERGzip for the PEM.
+func (p *Published) PEMGzip() Content { return p.pemZ.of(p.PEM) }
 
 func newPublished(keyID string, c pki.CRL, backdate time.Duration) *Published {
 	der := ropeOf(c.Parts)
@@ -90,7 +98,11 @@ type Bundle struct {
 	LastModified time.Time // of the newest list
 	NextUpdate   time.Time // of the list that ends first
 	lists        []*Published
+	pemZ         gzipped
 }
+
+// PEMGzip is Published.DERGzip for the PEM.
+func (b *Bundle) PEMGzip() Content { return b.pemZ.of(b.PEM) }
 
 // Bundle returns the newest lists of the keys and of all keys above them, up to the roots', each once: the keys' own
 // first. It returns false when one of them has no list yet, since verifiers that check whole chains refuse everybody

@@ -54,7 +54,8 @@ type Config struct {
 	Clock   *clock.Guard
 	Leases  store.Leases
 	Holder  string // this replica's name among those that compete for the lease
-	// PublicURL is where lists are published, without a slash at its end: the addresses of delta lists begin with it.
+	// PublicURL is where lists are published, without a slash at its end: the addresses of delta lists begin with it. Empty:
+	// complete lists do not say where those are.
 	PublicURL string
 
 	// What issuers' settings leave open.

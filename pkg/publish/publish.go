@@ -54,7 +54,18 @@ type Config struct {
 	CertificateMaxAge time.Duration // how long they may keep a CA certificate; 0 means DefaultCertificateMaxAge
 	ReadTimeout       time.Duration // for the body of an OCSP request; 0 means DefaultReadTimeout
 
+	// Aliases are more addresses of CRLs: those in certificates that another CA software has issued, or that were right
+	// before something changed.
+	Aliases []Alias
+
 	Now func() time.Time // nil means time.Now
+}
+
+// Alias is a path that a CRL is served at besides its own: in PEM when it ends in .pem, else in DER.
+type Alias struct {
+	Path   string // begins with a slash
+	Issuer string // by name, or an issuer key by its key id
+	Scope  string // of the CRL; see pki.CRL
 }
 
 // Handler serves what relying parties need. It is safe for concurrent use.
@@ -91,10 +102,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.Serv
 // Routes adds the routes to a router, so that they can stand beside others on one listener. The router must not clean
 // paths or redirect: a base64 path with "//" in it is right as it is.
 func (h *Handler) Routes(r chi.Router) {
-	for _, route := range []struct {
+	type route struct {
 		pattern   string
 		get, post http.HandlerFunc
-	}{
+	}
+	routes := []route{
 		{"/crl/*", h.crl, nil},             // KEYID.crl, KEYID.pem: the complete one; KEYID/SCOPE.crl, KEYID/SCOPE.pem
 		{"/crls/{file}", h.crlBundle, nil}, // ISSUER.pem: the CRLs of the issuer's whole chain
 		{"/ca/{keyid}.cer", h.caDER, nil},
@@ -105,7 +117,11 @@ func (h *Handler) Routes(r chi.Router) {
 		{"/client-ca.pem", h.clientCAs, nil},
 		{"/ocsp", h.ocspHelp, h.ocspPost},
 		{"/ocsp/*", h.ocspGet, h.ocspPost}, // [KEYID/]BASE64, or KEYID for POST
-	} {
+	}
+	for _, a := range h.cfg.Aliases {
+		routes = append(routes, route{a.Path, h.alias(a), nil})
+	}
+	for _, route := range routes {
 		r.Handle(route.pattern, notAllowed(route.post != nil))
 		r.Get(route.pattern, plain(route.get))
 		r.Head(route.pattern, plain(route.get))
@@ -149,6 +165,7 @@ type document struct {
 	modified  time.Time // zero: unknown
 	expires   time.Time // zero: never; after it caches must ask each time
 	maxAge    time.Duration
+	gzip      func() crl.Content // the content in gzip's form, nil where that does not pay; nil: it never does
 }
 
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request, d document) {
@@ -161,12 +178,39 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, d document) {
 		d.maxAge = max(0, min(d.maxAge, d.expires.Sub(now)-time.Second))
 	}
 	header := w.Header()
+	if d.gzip != nil {
+		header.Set("Vary", "Accept-Encoding")
+		// A range is one of the content as it is; what was fetched in part before goes on.
+		if r.Header.Get("Range") == "" && acceptsGzip(r) {
+			if z := d.gzip(); z != nil {
+				d.content, d.etag = z, strings.TrimSuffix(d.etag, `"`)+`-gzip"`
+				header.Set("Content-Encoding", "gzip")
+				header.Set("Content-Length", strconv.FormatInt(z.Size(), 10)) // net/http leaves it out
+			}
+		}
+	}
 	header.Set("Content-Type", d.mediaType)
 	header.Set("ETag", d.etag)
 	header.Set("Cache-Control", maxAge(d.maxAge))
 	// For caches that know no max-age. Not nextUpdate: they would keep a CRL for days.
 	header.Set("Expires", now.Add(d.maxAge).UTC().Format(http.TimeFormat))
 	http.ServeContent(w, r, "", d.modified, crl.Reader(d.content))
+}
+
+// acceptsGzip reads Accept-Encoding (RFC 9110, Section 12.5.3).
+func acceptsGzip(r *http.Request) bool {
+	for _, line := range r.Header["Accept-Encoding"] {
+		for coding := range strings.SplitSeq(line, ",") {
+			name, weight, _ := strings.Cut(coding, ";")
+			if name = strings.TrimSpace(name); !strings.EqualFold(name, "gzip") && name != "*" {
+				continue
+			}
+			q, has := strings.CutPrefix(strings.ReplaceAll(strings.ToLower(weight), " ", ""), "q=")
+			v, err := strconv.ParseFloat(q, 64)
+			return !has || err == nil && v > 0
+		}
+	}
+	return false
 }
 
 func maxAge(d time.Duration) string {
@@ -190,16 +234,37 @@ func (h *Handler) crl(w http.ResponseWriter, r *http.Request) {
 	case !narrow:
 		scope = pki.ScopeFull
 	}
-	c, ok := h.cfg.CRLs.List(keyID, scope)
+	h.list(w, r, key, scope, pem)
+}
+
+// alias serves a CRL at an address that is not its own.
+func (h *Handler) alias(a Alias) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		snap := h.cfg.Issuers.Current()
+		key := snap.Key(a.Issuer)
+		if i, err := snap.Issuer(a.Issuer); key == nil && err == nil {
+			key = i.Current
+		}
+		if key == nil {
+			fail(w, http.StatusNotFound, "there is no such issuer here")
+			return
+		}
+		h.list(w, r, key, a.Scope, strings.HasSuffix(a.Path, ".pem"))
+	}
+}
+
+// list serves a CRL of a key.
+func (h *Handler) list(w http.ResponseWriter, r *http.Request, key *issuer.Key, scope string, pem bool) {
+	c, ok := h.cfg.CRLs.List(key.KeyID, scope)
 	switch {
 	case !ok && h.cfg.CRLs.Has(key, scope):
 		notYet(w)
 	case !ok:
 		fail(w, http.StatusNotFound, "the issuer has no CRL of this scope")
 	case pem:
-		h.serve(w, r, document{typePEM, c.PEM, c.PEMTag, c.LastModified, c.NextUpdate, h.crlMaxAge(key)})
+		h.serve(w, r, document{typePEM, c.PEM, c.PEMTag, c.LastModified, c.NextUpdate, h.crlMaxAge(key), c.PEMGzip})
 	default:
-		h.serve(w, r, document{typeCRL, c.DER, c.ETag, c.LastModified, c.NextUpdate, h.crlMaxAge(key)})
+		h.serve(w, r, document{typeCRL, c.DER, c.ETag, c.LastModified, c.NextUpdate, h.crlMaxAge(key), c.DERGzip})
 	}
 }
 
@@ -224,7 +289,7 @@ func (h *Handler) crlBundle(w http.ResponseWriter, r *http.Request) {
 		notYet(w)
 		return
 	}
-	h.serve(w, r, document{typePEM, b.PEM, b.ETag, b.LastModified, b.NextUpdate, h.crlMaxAge(i.Keys...)})
+	h.serve(w, r, document{typePEM, b.PEM, b.ETag, b.LastModified, b.NextUpdate, h.crlMaxAge(i.Keys...), b.PEMGzip})
 }
 
 // notYet says that the first CRL is still being made.

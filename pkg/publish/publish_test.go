@@ -2,6 +2,7 @@ package publish_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -20,6 +21,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/certwright/certwright/pkg/audit"
 
 	xocsp "golang.org/x/crypto/ocsp"
 
@@ -67,7 +70,7 @@ func setup(t testing.TB) *env {
 	certtest.Change(t, e.store, e.bad.Record, pki.ActionRevoke, pki.KeyCompromise, now)
 
 	guard := clock.New(nil, nil)
-	e.crls, err = crl.New(crl.Config{Store: e.store, Issuers: e.issuers, Clock: guard, Leases: e.store, Holder: "test"})
+	e.crls, err = crl.New(crl.Config{Store: e.store, Issuers: e.issuers, Clock: guard, Leases: e.store, Holder: "test", PublicURL: "http://pki.test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +85,13 @@ func setup(t testing.TB) *env {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := publish.New(publish.Config{Issuers: e.issuers, CRLs: e.crls, OCSP: responder, ReadTimeout: 300 * time.Millisecond})
+	h, err := publish.New(publish.Config{Issuers: e.issuers, CRLs: e.crls, OCSP: responder, ReadTimeout: 300 * time.Millisecond, Aliases: []publish.Alias{
+		{Path: "/old/ca", Issuer: "issuing", Scope: "full"},
+		{Path: "/old/root.pem", Issuer: e.Root.KeyID, Scope: "full"},
+		{Path: "/old/3.crl", Issuer: "issuing", Scope: "s2/1"},
+		{Path: "/old/nobody.crl", Issuer: "nobody", Scope: "full"},
+		{Path: "/old/none.crl", Issuer: "issuing", Scope: "s9/1"},
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,6 +243,124 @@ func TestDocuments(t *testing.T) {
 	}
 	if _, body := e.do("GET", "/ca/"+e.Issuing.KeyID+".cer", nil); !bytes.Equal(body, e.Issuing.Certificate.Raw) {
 		t.Error("caIssuers does not serve the CA's certificate")
+	}
+}
+
+// settle gives the issuing CA settings, and certificates of it addresses of shards.
+func (e *env) settle(config string, shards int) {
+	e.t.Helper()
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	a := pki.CRLAddressOf("http://pki.test", e.Issuing.KeyID, pki.ShardSet(shards))
+	a.IssuerKeyID, a.RecordedAt, a.Until = e.Issuing.IssuerKeyID, now, now.AddDate(1, 0, 0)
+	if err := e.store.PutIssuerSettings(e.t.Context(), pki.SettingsVersion{
+		IssuerID: e.Issuing.IssuerID, Version: 1, Config: []byte(config), CreatedAt: now, CreatedBy: "test",
+	}, []pki.CRLAddress{a}, audit.Record{Time: now, Action: "issuer.settings", Actor: "test"}); err != nil {
+		e.t.Fatal(err)
+	}
+	if err := e.issuers.Reload(e.t.Context()); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// TestForms serves shards, the list of CA certificates, delta lists, and lists at addresses that are not their own.
+func TestForms(t *testing.T) {
+	e := setup(t)
+	e.settle(`{"crl":{"form":"sharded","shards":2,"delta":{},"maxAge":"30s"}}`, 2)
+	own := "/crl/" + e.Issuing.KeyID
+	tests := []struct{ path, scope string }{
+		{own + ".crl", "full"},
+		{own + "/full/delta.crl", "full/delta"},
+		{own + "/ca.crl", "ca"},
+		{own + "/ca/delta.crl", "ca/delta"},
+		{own + "/s2/0.crl", "s2/0"},
+		{own + "/s2/1.crl", "s2/1"},
+		{own + "/s2/1/delta.crl", "s2/1/delta"},
+		{"/old/ca", "full"},
+		{"/old/3.crl", "s2/1"},
+	}
+	for _, test := range tests {
+		if resp, _ := e.do("GET", test.path, nil); resp.StatusCode != 503 {
+			t.Errorf("%s before the first CRL: %d", test.path, resp.StatusCode)
+		}
+	}
+	e.publishCRLs()
+	for _, test := range tests {
+		at, ok := e.crls.List(e.Issuing.KeyID, test.scope)
+		if !ok {
+			t.Fatalf("no list of %s", test.scope)
+		}
+		resp, body := e.do("GET", test.path, nil)
+		if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "application/pkix-crl" || !strings.HasPrefix(resp.Header.Get("Cache-Control"), "max-age=30,") || !bytes.Equal(body, crl.Bytes(at.DER)) {
+			t.Errorf("%s: %d %v", test.path, resp.StatusCode, resp.Header)
+		}
+		l, err := x509.ParseRevocationList(body)
+		if err != nil || l.CheckSignatureFrom(e.Issuing.Certificate) != nil {
+			t.Errorf("%s: %v", test.path, err)
+		}
+		name, crlName := strings.CutSuffix(test.path, ".crl")
+		if !crlName || strings.HasPrefix(name, "/old/") {
+			continue
+		}
+		resp, text := e.do("GET", name+".pem", nil)
+		if block, _ := pem.Decode(text); resp.StatusCode != 200 || block == nil || !bytes.Equal(block.Bytes, body) || resp.Header.Get("ETag") == resp.Request.Header.Get("ETag") {
+			t.Errorf("%s.pem: %d %.80q", name, resp.StatusCode, text)
+		}
+	}
+	if resp, text := e.do("GET", "/old/root.pem", nil); resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "application/x-pem-file" || !bytes.HasPrefix(text, []byte("-----BEGIN X509 CRL")) {
+		t.Errorf("alias in PEM: %d", resp.StatusCode)
+	}
+	for _, path := range []string{
+		own + "/full.crl", own + "/s2/2.crl", own + "/s2/-1.crl", own + "/s2/00.crl", own + "/s2.crl", own + "/s2/.crl", own + "/s3/0.crl", own + "/.crl", own + "/s2/0", own + "/s2/0.crl.pem",
+		own + "/delta.crl", own + "/ca/delta/delta.crl", "/crl/" + e.Root.KeyID + "/ca.crl", "/crl/" + e.Root.KeyID + "/full/delta.crl", "/old/nobody.crl", "/old/none.crl",
+	} {
+		if resp, _ := e.do("GET", path, nil); resp.StatusCode != 404 {
+			t.Errorf("%s: %d, want 404", path, resp.StatusCode)
+		}
+	}
+}
+
+// TestGzip: lists are sent compressed to those who ask for it, each form under a tag of its own.
+func TestGzip(t *testing.T) {
+	e := setup(t)
+	for range 30 {
+		c := e.Issuing.Stub(t, e.store, time.Now(), time.Now().AddDate(1, 0, 0))
+		certtest.Change(t, e.store, c, pki.ActionRevoke, pki.KeyCompromise, time.Now())
+	}
+	e.publishCRLs()
+	for _, path := range []string{"/crl/" + e.Issuing.KeyID + ".crl", "/crl/" + e.Issuing.KeyID + ".pem", "/crls/issuing.pem"} {
+		plain, body := e.do("GET", path, nil, "Accept-Encoding", "identity")
+		if plain.Header.Get("Content-Encoding") != "" || plain.Header.Get("Vary") != "Accept-Encoding" {
+			t.Errorf("%s: %v", path, plain.Header)
+		}
+		for _, accept := range []string{"gzip", "deflate, GZIP;q=0.5", "*", "br, gzip; q=1.0"} {
+			resp, z := e.do("GET", path, nil, "Accept-Encoding", accept)
+			if resp.Header.Get("Content-Encoding") != "gzip" || resp.ContentLength != int64(len(z)) || len(z) >= len(body) || resp.Header.Get("ETag") == plain.Header.Get("ETag") ||
+				resp.Header.Get("Content-Type") != plain.Header.Get("Content-Type") {
+				t.Errorf("%s, %s: %d octets of %d, %v", path, accept, len(z), len(body), resp.Header)
+				continue
+			}
+			r, err := gzip.NewReader(bytes.NewReader(z))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, body) {
+				t.Errorf("%s: another content: %v", path, err)
+			}
+			if resp, b := e.do("GET", path, nil, "Accept-Encoding", accept, "If-None-Match", resp.Header.Get("ETag")); resp.StatusCode != 304 || len(b) > 0 {
+				t.Errorf("%s: If-None-Match: %d", path, resp.StatusCode)
+			}
+			if resp, b := e.do("GET", path, nil, "Accept-Encoding", accept, "If-None-Match", plain.Header.Get("ETag")); resp.StatusCode != 200 || len(b) == 0 {
+				t.Errorf("%s: If-None-Match with the tag of the other form: %d", path, resp.StatusCode)
+			}
+			if resp, b := e.do("GET", path, nil, "Accept-Encoding", accept, "Range", "bytes=0-9"); resp.StatusCode != 206 || !bytes.Equal(b, body[:10]) || resp.Header.Get("Content-Encoding") != "" {
+				t.Errorf("%s: range: %d %v", path, resp.StatusCode, resp.Header)
+			}
+		}
+		for _, accept := range []string{"gzip;q=0", "br", "x-gzipped"} {
+			if resp, _ := e.do("GET", path, nil, "Accept-Encoding", accept); resp.Header.Get("Content-Encoding") != "" {
+				t.Errorf("%s: compressed for %q", path, accept)
+			}
+		}
 	}
 }
 

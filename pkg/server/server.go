@@ -3,6 +3,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -415,7 +416,15 @@ const metricsPath = "/metrics"
 
 // handlers builds what each listener serves.
 func (s *Server) handlers() error {
-	pub, err := publish.New(publish.Config{Issuers: s.issuers, CRLs: s.crls, OCSP: s.ocsp, Now: s.clock.Now})
+	named, err := s.cfg.CRL.ParseAliases()
+	if err != nil {
+		return err
+	}
+	aliases := make([]publish.Alias, len(named))
+	for i, a := range named {
+		aliases[i] = publish.Alias{Path: a.Path, Issuer: a.Issuer, Scope: cmp.Or(a.Scope, pki.ScopeFull)}
+	}
+	pub, err := publish.New(publish.Config{Aliases: aliases, Issuers: s.issuers, CRLs: s.crls, OCSP: s.ocsp, Now: s.clock.Now})
 	if err != nil {
 		return err
 	}

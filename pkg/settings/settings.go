@@ -131,7 +131,7 @@ func (c CRL) Set() string {
 // Default is what a process has settled that was told nothing.
 func Default() InForce {
 	return InForce{
-		CRL:  CRL{Interval: time.Hour, NextUpdate: 7 * 24 * time.Hour, Coalesce: 200 * time.Millisecond, MaxAge: time.Minute},
+		CRL:  CRL{Interval: time.Hour, NextUpdate: 7 * 24 * time.Hour, Coalesce: 500 * time.Millisecond, MaxAge: time.Minute},
 		OCSP: OCSP{NextUpdate: 10 * time.Minute, MaxAge: time.Minute},
 	}
 }

@@ -103,23 +103,23 @@ func TestOver(t *testing.T) {
 	}{
 		"sharded": {
 			settings.CRLRules{Form: settings.Sharded},
-			settings.CRL{Shards: 64, Interval: time.Hour, NextUpdate: 168 * time.Hour, Coalesce: 200 * time.Millisecond, MaxAge: time.Minute},
+			settings.CRL{Shards: 64, Interval: time.Hour, NextUpdate: 168 * time.Hour, Coalesce: 500 * time.Millisecond, MaxAge: time.Minute},
 		},
 		"an interval that does not fit the process": {
 			settings.CRLRules{Interval: 200 * hour},
-			settings.CRL{Interval: 200 * time.Hour, NextUpdate: 400 * time.Hour, Coalesce: 200 * time.Millisecond, MaxAge: time.Minute},
+			settings.CRL{Interval: 200 * time.Hour, NextUpdate: 400 * time.Hour, Coalesce: 500 * time.Millisecond, MaxAge: time.Minute},
 		},
 		"delta": {
 			settings.CRLRules{Delta: &settings.DeltaRules{}},
 			settings.CRL{
-				Interval: time.Hour, NextUpdate: 168 * time.Hour, Coalesce: 200 * time.Millisecond, MaxAge: time.Minute,
+				Interval: time.Hour, NextUpdate: 168 * time.Hour, Coalesce: 500 * time.Millisecond, MaxAge: time.Minute,
 				Delta: true, BaseInterval: 24 * time.Hour, DeltaNextUpdate: 24 * time.Hour,
 			},
 		},
 		"delta of short lists": {
 			settings.CRLRules{NextUpdate: 3 * hour, Delta: &settings.DeltaRules{}},
 			settings.CRL{
-				Interval: time.Hour, NextUpdate: 3 * time.Hour, Coalesce: 200 * time.Millisecond, MaxAge: time.Minute,
+				Interval: time.Hour, NextUpdate: 3 * time.Hour, Coalesce: 500 * time.Millisecond, MaxAge: time.Minute,
 				Delta: true, BaseInterval: 3 * time.Hour, DeltaNextUpdate: 2 * time.Hour,
 			},
 		},
