@@ -97,7 +97,8 @@ func (a *Authority) carry(ctx context.Context, key *issuer.Key, address pki.CRLA
 	}
 	address.RecordedAt, address.Until = now, carriedUntil(notAfter)
 	if address.Set == pki.ScopeFull {
-		address.ListedAt = now
+		// The complete CRL is made as long as the key lives, so nothing is gained by knowing a nearer end.
+		address.ListedAt, address.Until = now, carriedUntil(key.Certificate.NotAfter)
 	}
 	if err := a.cfg.Store.RecordCRLAddress(ctx, address, addressRecord(key, address, now)); err != nil {
 		return fmt.Errorf("recording the address of a CRL: %w", err)

@@ -54,9 +54,11 @@ func Bootstrap(ctx context.Context, s store.Store, h Hierarchy) error {
 	if err != nil {
 		return fmt.Errorf("making the issuing CA: %w", err)
 	}
-	address := pki.CRLAddressOf(h.PublicURL, root.Key.KeyID, pki.ScopeFull)
-	address.RecordedAt, address.ListedAt, address.Until = h.Now, h.Now, carriedUntil(issuing.Record.NotAfter)
-	root.Addresses = []pki.CRLAddress{address}
+	for _, n := range []*store.NewIssuer{&root, &issuing} {
+		address := pki.CRLAddressOf(h.PublicURL, n.Key.KeyID, pki.ScopeFull)
+		address.RecordedAt, address.ListedAt, address.Until = h.Now, h.Now, carriedUntil(n.Record.NotAfter)
+		n.Addresses = []pki.CRLAddress{address}
+	}
 	b.Issuers = []store.NewIssuer{root, issuing} // both with the root, index 0, as their parent
 	for _, c := range profile.Builtins() {
 		if c.Internal {

@@ -134,15 +134,24 @@ func TestSharded(t *testing.T) {
 func TestAddressesComeFirst(t *testing.T) {
 	b := newBench(t, keys.P256)
 	b.issue("server", "a.example.com")
-	if n := b.addressRecords(); n != 1 {
-		t.Fatalf("the first certificate leaves %d records of addresses, want 1", n)
+	if n := b.addressRecords(); n != 0 {
+		t.Fatalf("the first certificate leaves %d records of addresses, want none: a new store knows them", n)
+	}
+	b.settle(settings.CRLRules{Form: settings.Sharded, Shards: 2})
+	b.list()
+	shards := func() pki.CRLAddress {
+		t.Helper()
+		a := b.issuing().Current.Addresses
+		if b.follow(); len(a) != 2 || a[1].Set != "s2" {
+			t.Fatalf("the addresses %+v, want one of the full CRL and one of shards", a)
+		}
+		return b.issuing().Current.Addresses[1]
 	}
 	for range 5 {
 		b.issue("server", "a.example.com")
 	}
-	until := b.now.AddDate(0, 0, 90)
-	if b.follow(); len(b.issuing().Current.Addresses) != 1 || b.issuing().Current.Addresses[0].Until.Before(until) {
-		t.Errorf("the addresses %+v, want one until %v or later", b.issuing().Current.Addresses, until)
+	if n, until := b.addressRecords(), b.now.AddDate(0, 0, 90); n != 1 || shards().Until.Before(until) {
+		t.Errorf("%d records of addresses, and the shards' %+v; want one until %v or later", n, shards(), until)
 	}
 	// A longer life extends it, at once for many.
 	var all sync.WaitGroup
@@ -150,16 +159,10 @@ func TestAddressesComeFirst(t *testing.T) {
 		all.Go(func() { b.issue("client", "someone") })
 	}
 	all.Wait()
-	if n := b.addressRecords(); n != 2 {
-		t.Errorf("certificates that live longer leave %d records of addresses, want 2", n)
-	}
-	b.follow()
-	if a := b.issuing().Current.Addresses; len(a) != 1 || a[0].Until.Before(b.now.AddDate(1, 0, 0)) {
-		t.Errorf("the addresses %+v, want one that ends after the last certificate", a)
+	if n, until := b.addressRecords(), b.now.AddDate(1, 0, 0); n != 2 || shards().Until.Before(until) {
+		t.Errorf("%d records of addresses, and the shards' %+v; want two and one until %v or later", n, shards(), until)
 	}
 
-	b.settle(settings.CRLRules{Form: settings.Sharded, Shards: 2})
-	b.list()
 	for _, url := range []string{"http://b.example.com", "http://c.example.com"} {
 		other := *b
 		var err error
