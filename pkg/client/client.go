@@ -447,6 +447,8 @@ type Issuer struct {
 	Status       string    `json:"status"`
 	PEM          string    `json:"certificate"`
 	CRL          *CRL      `json:"crl,omitempty"`
+
+	Settings SettingsInForce `json:"settings"`
 }
 
 // Issuers returns every issuer, roots first. It takes no token.

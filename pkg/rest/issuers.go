@@ -53,6 +53,8 @@ type Issuer struct {
 	Status       string    `json:"status" enum:"valid,revoked,hold,expired"`
 	PEM          string    `json:"certificate" doc:"The certificate, PEM"`
 	CRL          *CRL      `json:"crl,omitempty" doc:"The newest CRL; absent before the first"`
+
+	Settings SettingsInForce `json:"settings" doc:"How its CRLs and OCSP answers are made"`
 }
 
 // CRL tells how fresh an issuer's certificate revocation list is.
@@ -70,7 +72,7 @@ func (a *api) issuer(i *issuer.Issuer) Issuer {
 	out := Issuer{
 		Name: i.Name, Root: i.Root, Subject: c.Subject.String(), KeyID: k.KeyID, Serial: k.SerialNumber().String(),
 		Fingerprint: k.Fingerprint.String(), NotBefore: c.NotBefore, NotAfter: c.NotAfter, Status: "valid",
-		PEM: string(issuer.EncodePEM(c)),
+		PEM: string(issuer.EncodePEM(c)), Settings: a.inForce(i),
 	}
 	if alg, err := keys.AlgorithmOf(c.PublicKey); err == nil {
 		out.KeyAlgorithm = alg.String()

@@ -56,6 +56,7 @@ type Store interface {
 	Campaign(ctx context.Context, id string) (store.Campaign, error)
 	ListCampaigns(ctx context.Context, limit int) ([]store.Campaign, error)
 	BlockedKeys(ctx context.Context) (map[[32]byte]store.BlockedKey, error)
+	store.IssuerSettings
 	// Head returns the newest change; it is cheap.
 	Head(ctx context.Context) (store.Head, error)
 	// Idempotency returns what a request got that has been answered before.
@@ -135,6 +136,11 @@ func (a *api) routes() {
 	route(a, open, http.MethodGet, "/issuers/{issuer}/chain.pem", "getIssuerChain", "Issuers", "The issuer's chain up to the root, PEM", a.getIssuerChain)
 	route(a, open, http.MethodGet, "/roots.pem", "getRoots", "Issuers", "The trust anchors, PEM", a.getRoots)
 	route(a, open, http.MethodGet, "/client-ca.pem", "getClientCA", "Issuers", "What servers need to check client certificates: live intermediates and roots, PEM", a.getClientCA)
+	route(a, readAll, http.MethodGet, "/issuers/{issuer}/settings", "getIssuerSettings", "Issuers", "Show the settings of an issuer: how its CRLs and OCSP answers are made", a.getIssuerSettings)
+	route(a, administrate, http.MethodPut, "/issuers/{issuer}/settings", "putIssuerSettings", "Issuers", "Change the settings of an issuer", a.putIssuerSettings)
+	route(a, readAll, http.MethodPost, "/issuers/{issuer}/settings/check", "checkIssuerSettings", "Issuers", "Check settings, and compare them with those in force; changes nothing", a.checkIssuerSettings)
+	route(a, readAll, http.MethodGet, "/issuers/{issuer}/settings/history", "listIssuerSettings", "Issuers", "List the versions of an issuer's settings, newest first", a.listIssuerSettings)
+	route(a, readAll, http.MethodGet, "/issuers/{issuer}/settings/versions/{version}", "getIssuerSettingsVersion", "Issuers", "Show a version of an issuer's settings", a.getIssuerSettingsVersion)
 	route(a, readOwn, http.MethodGet, "/issuers/{issuer}/certificates/{serial}", "getCertificateBySerial", "Certificates", "Show a certificate by issuer and serial number", a.getCertificateBySerial)
 
 	route(a, enroll, http.MethodPost, "/certificates", "issueCertificate", "Certificates", "Issue a certificate from a CSR", a.issue)
@@ -331,10 +337,10 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 		op.DefaultStatus = http.StatusCreated
 	}
 	switch id {
-	case "createProfile", "putProfile", "checkProfile":
-		op.SkipValidateBody = true // package profile reads it, and names fields as configurations do
+	case "createProfile", "putProfile", "checkProfile", "putIssuerSettings", "checkIssuerSettings":
+		op.SkipValidateBody = true // packages profile and settings read it, and names fields as configurations do
 	}
-	if id == "putProfile" {
+	if id == "putProfile" || id == "putIssuerSettings" {
 		op.Errors = append(op.Errors, http.StatusPreconditionFailed, http.StatusPreconditionRequired)
 	}
 	repeatable := false
