@@ -2,7 +2,6 @@ package cms_test
 
 import (
 	"crypto"
-	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
 	"flag"
@@ -23,105 +22,6 @@ import (
 // from how it fails (Bleichenbacher's and Manger's attacks on the key, Vaudenay's on the content).
 
 var oracleRounds = flag.Int("oracle", 0, "malformed envelopes of each kind, and compare their times; 0: few, and do not")
-
-// bend is a kind of malformed envelope; it works on one that holds a good request.
-type bend struct {
-	name string
-	edit func(e *raw.Envelope, public *rsa.PublicKey)
-}
-
-// pkcs1 encrypts a block of the test's own making.
-func pkcs1(public *rsa.PublicKey, fill func(block []byte)) []byte {
-	block := raw.Random(public.Size())
-	for i := range block {
-		block[i] |= 1
-	}
-	block[0] = 0
-	fill(block)
-	return raw.RSA(public, block)
-}
-
-func bends() []bend {
-	blockSize := 16
-	return []bend{
-		{"v1.5: padding of type 1", func(e *raw.Envelope, p *rsa.PublicKey) {
-			e.EncryptedKey = pkcs1(p, func(b []byte) { b[1] = 1; b[len(b)-17] = 0; copy(b[len(b)-16:], e.SessionKey) })
-		}},
-		{"v1.5: first octet not 0", func(e *raw.Envelope, p *rsa.PublicKey) {
-			e.EncryptedKey = pkcs1(p, func(b []byte) { b[0], b[1] = 1, 2; b[len(b)-17] = 0; copy(b[len(b)-16:], e.SessionKey) })
-		}},
-		{"v1.5: no separator", func(e *raw.Envelope, p *rsa.PublicKey) {
-			e.EncryptedKey = pkcs1(p, func(b []byte) { b[1] = 2 })
-		}},
-		{"v1.5: separator too early", func(e *raw.Envelope, p *rsa.PublicKey) {
-			e.EncryptedKey = pkcs1(p, func(b []byte) { b[1], b[5] = 2, 0 })
-		}},
-		{"v1.5: random block", func(e *raw.Envelope, p *rsa.PublicKey) {
-			e.EncryptedKey = pkcs1(p, func([]byte) {})
-		}},
-		{"v1.5: key one octet short", func(e *raw.Envelope, _ *rsa.PublicKey) { e.SessionKey = e.SessionKey[:15] }},
-		{"v1.5: key one octet long", func(e *raw.Envelope, _ *rsa.PublicKey) { e.SessionKey = raw.Join(e.SessionKey, []byte{7}) }},
-		{"v1.5: no key", func(e *raw.Envelope, p *rsa.PublicKey) {
-			e.EncryptedKey = pkcs1(p, func(b []byte) { b[1], b[len(b)-1] = 2, 0 })
-		}},
-		{"v1.5: other key", func(e *raw.Envelope, p *rsa.PublicKey) {
-			e.EncryptedKey = pkcs1(p, func(b []byte) { b[1], b[len(b)-17] = 2, 0 })
-		}},
-		{"OAEP: random block", func(e *raw.Envelope, p *rsa.PublicKey) {
-			e.OAEP, e.EncryptedKey = crypto.SHA256, pkcs1(p, func([]byte) {})
-		}},
-		{"OAEP: first octet not 0", func(e *raw.Envelope, p *rsa.PublicKey) {
-			e.OAEP, e.EncryptedKey = crypto.SHA256, pkcs1(p, func(b []byte) { b[0] = 1 })
-		}},
-		{"OAEP: other label", func(e *raw.Envelope, _ *rsa.PublicKey) {
-			e.OAEP, e.Label = crypto.SHA256, []byte("other")
-			e.EncryptedKey = mustEncryptOAEP(e, "label")
-		}},
-		{"OAEP: key one octet short", func(e *raw.Envelope, _ *rsa.PublicKey) { e.OAEP, e.SessionKey = crypto.SHA256, e.SessionKey[:15] }},
-		{"OAEP: key one octet long", func(e *raw.Envelope, _ *rsa.PublicKey) {
-			e.OAEP, e.SessionKey = crypto.SHA256, raw.Join(e.SessionKey, []byte{7})
-		}},
-		{"RSA: ciphertext one octet short", func(e *raw.Envelope, p *rsa.PublicKey) { e.EncryptedKey = raw.Random(p.Size() - 1) }},
-		{"RSA: ciphertext one octet long", func(e *raw.Envelope, p *rsa.PublicKey) { e.EncryptedKey = raw.Random(p.Size() + 1) }},
-		{"RSA: no ciphertext", func(e *raw.Envelope, _ *rsa.PublicKey) { e.EncryptedKey = []byte{} }},
-		{"RSA: ciphertext is the modulus", func(e *raw.Envelope, p *rsa.PublicKey) { e.EncryptedKey = p.N.Bytes() }},
-		{"RSA: ciphertext of ones", func(e *raw.Envelope, p *rsa.PublicKey) {
-			e.EncryptedKey = slices.Repeat([]byte{0xff}, p.Size())
-		}},
-		{"RSA: ciphertext 0", func(e *raw.Envelope, p *rsa.PublicKey) { e.EncryptedKey = make([]byte, p.Size()) }},
-		{"CBC: padding of 0", func(e *raw.Envelope, _ *rsa.PublicKey) { e.Padded = badPadding(e, 0) }},
-		{"CBC: padding of 17", func(e *raw.Envelope, _ *rsa.PublicKey) { e.Padded = badPadding(e, 17) }},
-		{"CBC: padding of 255", func(e *raw.Envelope, _ *rsa.PublicKey) { e.Padded = badPadding(e, 255) }},
-		{"CBC: one octet of the padding wrong", func(e *raw.Envelope, _ *rsa.PublicKey) {
-			e.Padded = raw.Pad(raw.Join(e.Plaintext, slices.Repeat([]byte{9}, 16-len(e.Plaintext)%16)), blockSize)
-			e.Padded[len(e.Padded)-16] ^= 1
-		}},
-		{"CBC: random blocks", func(e *raw.Envelope, _ *rsa.PublicKey) { e.Ciphertext = raw.Random(len(e.Plaintext) / 16 * 16) }},
-		{"CBC: not whole blocks", func(e *raw.Envelope, _ *rsa.PublicKey) { e.Ciphertext = raw.Random(len(e.Plaintext)/16*16 + 3) }},
-		{"CBC: less than a block", func(e *raw.Envelope, _ *rsa.PublicKey) { e.Ciphertext = raw.Random(15) }},
-		{"CBC: nothing", func(e *raw.Envelope, _ *rsa.PublicKey) { e.Ciphertext = []byte{} }},
-		{"OAEP: garbage, well padded", func(e *raw.Envelope, _ *rsa.PublicKey) {
-			e.OAEP, e.Plaintext = crypto.SHA256, raw.Random(len(e.Plaintext))
-		}},
-		{"v1.5: garbage, well padded", func(e *raw.Envelope, _ *rsa.PublicKey) { e.Plaintext = raw.Random(len(e.Plaintext)) }},
-	}
-}
-
-func mustEncryptOAEP(e *raw.Envelope, label string) []byte {
-	b, err := rsa.EncryptOAEP(crypto.SHA256.New(), rand.Reader, e.To.PublicKey.(*rsa.PublicKey), e.SessionKey, []byte(label))
-	if err != nil {
-		panic(err)
-	}
-	return b
-}
-
-func badPadding(e *raw.Envelope, last byte) []byte {
-	b := raw.Pad(e.Plaintext, 16)
-	for i := len(e.Plaintext); i < len(b); i++ {
-		b[i] = last
-	}
-	return b
-}
 
 // onlyDecrypter hides everything of a key but crypto.Decrypter.
 type onlyDecrypter struct{ key *rsa.PrivateKey }
@@ -171,15 +71,15 @@ func TestOracleErrors(t *testing.T) {
 			t.Fatalf("%s: the good message: %v, %v", name, ok, err)
 		}
 		var text string
-		for _, b := range bends() {
+		for _, b := range raw.BadEnvelopes() {
 			failed := 0
 			for range rounds {
 				e := good
 				e.SessionKey = raw.Random(16)
-				b.edit(&e, &private.PublicKey)
+				b.Edit(&e, &private.PublicKey)
 				ok, err := openLikeServer(e.Bytes(), r)
 				if ok {
-					t.Fatalf("%s: %s: is opened", name, b.name)
+					t.Fatalf("%s: %s: is opened", name, b.Name)
 				}
 				if err == nil {
 					continue // garbage that happens to be padded; the parser has refused it
@@ -190,11 +90,11 @@ func TestOracleErrors(t *testing.T) {
 					text = err.Error()
 				}
 				if err.Error() != text {
-					t.Fatalf("%s: %s: got %q, elsewhere %q", name, b.name, err, text)
+					t.Fatalf("%s: %s: got %q, elsewhere %q", name, b.Name, err, text)
 				}
 			}
-			if failed == 0 && !strings.Contains(b.name, "garbage") {
-				t.Errorf("%s: %s: no error in %d tries", name, b.name, rounds)
+			if failed == 0 && !strings.Contains(b.Name, "garbage") {
+				t.Errorf("%s: %s: no error in %d tries", name, b.Name, rounds)
 			}
 		}
 	}
@@ -206,8 +106,8 @@ func TestOracleRepeats(t *testing.T) {
 	t.Parallel()
 	id, good := oracleTarget(t, 2048)
 	private := id.key.(*rsa.PrivateKey)
-	good.EncryptedKey = pkcs1(&private.PublicKey, func([]byte) {})
-	other := pkcs1(&private.PublicKey, func([]byte) {})
+	good.EncryptedKey = raw.PKCS1Block(&private.PublicKey, func([]byte) {})
+	other := raw.PKCS1Block(&private.PublicKey, func([]byte) {})
 	e, err := cms.ParseEnvelopedData(good.Bytes(), cms.Limits{})
 	if err != nil {
 		t.Fatal(err)
@@ -266,7 +166,7 @@ func TestOracleTimes(t *testing.T) {
 	id, good := oracleTarget(t, 1024)
 	private := id.key.(*rsa.PrivateKey)
 	r := id.recipient(t)
-	kinds := bends()
+	kinds := raw.BadEnvelopes()
 	times := make([][]float64, len(kinds))
 	const batch = 50
 	for done := 0; done < *oracleRounds; done += batch {
@@ -275,7 +175,7 @@ func TestOracleTimes(t *testing.T) {
 			for range batch {
 				e := good
 				e.SessionKey = raw.Random(16)
-				b.edit(&e, &private.PublicKey)
+				b.Edit(&e, &private.PublicKey)
 				messages[k] = append(messages[k], e.Bytes())
 			}
 		}
@@ -301,14 +201,14 @@ func TestOracleTimes(t *testing.T) {
 	}
 	yardsticks := map[bool]int{}
 	for k, b := range kinds {
-		if strings.Contains(b.name, "garbage") {
-			yardsticks[strings.HasPrefix(b.name, "OAEP")] = k
+		if strings.Contains(b.Name, "garbage") {
+			yardsticks[strings.HasPrefix(b.Name, "OAEP")] = k
 		}
 	}
 	for k, b := range kinds {
-		base, baseErr := stats(times[yardsticks[strings.HasPrefix(b.name, "OAEP")]])
+		base, baseErr := stats(times[yardsticks[strings.HasPrefix(b.Name, "OAEP")]])
 		mean, stderr := stats(times[k])
-		t.Logf("%-40s %8.2f us, %+.2f us, t = %+.1f", b.name, mean/1e3, (mean-base)/1e3,
+		t.Logf("%-40s %8.2f us, %+.2f us, t = %+.1f", b.Name, mean/1e3, (mean-base)/1e3,
 			(mean-base)/math.Sqrt(stderr*stderr+baseErr*baseErr))
 	}
 }

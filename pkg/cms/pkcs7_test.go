@@ -156,7 +156,7 @@ func TestWhyNotPKCS7(t *testing.T) {
 		{"ciphertext of no whole block", envelope(func(e *raw.Envelope) { e.Ciphertext = raw.Random(17) }), "panic", cms.ErrDecryption},
 		{"padding longer than the content", envelope(func(e *raw.Envelope) { e.Padded = bytes.Repeat([]byte{200}, 32) }), "panic", cms.ErrDecryption},
 		{"padding of CBC", envelope(func(e *raw.Envelope) { e.Padded = bytes.Repeat([]byte{1, 2}, 16) }), "pkcs7: invalid padding", cms.ErrDecryption},
-		{"padding of RSA", envelope(func(e *raw.Envelope) { e.EncryptedKey = pkcs1(public, func([]byte) {}) }), "crypto/rsa: decryption error", cms.ErrDecryption},
+		{"padding of RSA", envelope(func(e *raw.Envelope) { e.EncryptedKey = raw.PKCS1Block(public, func([]byte) {}) }), "crypto/rsa: decryption error", cms.ErrDecryption},
 		{"length of the key", envelope(func(e *raw.Envelope) { e.SessionKey = raw.Random(15) }), "crypto/aes: invalid key size 15", cms.ErrDecryption},
 		{"an attribute twice", bent(func(m *raw.Message) { m.Extra = [][]byte{twice} }), "accepted", cms.ErrMalformed},
 		{"no contentType", bent(func(m *raw.Message) { m.Omit = []string{raw.ContentType} }), "accepted", cms.ErrSignature},

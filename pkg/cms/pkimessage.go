@@ -126,6 +126,7 @@ type PKIMessage struct {
 	FailInfo     FailInfo
 	FailInfoText string
 
+	signer  *x509.Certificate
 	problem error // the first thing that is wrong with the attributes
 }
 
@@ -140,11 +141,11 @@ func ParsePKIMessage(b []byte, l Limits) (*PKIMessage, error) {
 	if !sd.IsData() { // RFC 8894, Section 3.1
 		return nil, malformed("the content type of the pkiMessage is %v, want %v", sd.contentType, oidData)
 	}
-	si, _, err := sd.Signer()
+	si, signer, err := sd.Signer()
 	if err != nil {
 		return nil, err
 	}
-	m := &PKIMessage{Signed: sd}
+	m := &PKIMessage{Signed: sd, signer: signer}
 	a := si.Attributes
 	if m.TransactionID, err = a.PrintableString(OIDTransactionID); err != nil {
 		return nil, malformed("the transactionID is absent or no PrintableString")
@@ -218,21 +219,17 @@ func (m *PKIMessage) readAttributes(a Attributes) {
 // and of the right form. It returns the signer's certificate, which nobody has judged. Errors are faults that wrap
 // ErrMalformed, ErrAlgorithm or ErrSignature.
 func (m *PKIMessage) Verify(o VerifyOptions) (*x509.Certificate, error) {
-	_, c, err := m.Signed.Verify(o)
-	if err != nil {
+	if err := m.Signed.Signers[0].verify(m.signer, m.Signed, o); err != nil {
 		return nil, err
 	}
 	if m.problem != nil {
 		return nil, m.problem
 	}
-	return c, nil
+	return m.signer, nil
 }
 
 // SignerCertificate returns the certificate that came with the signature. Nobody has verified either.
-func (m *PKIMessage) SignerCertificate() *x509.Certificate {
-	_, c, _ := m.Signed.Signer() // parsed before
-	return c
-}
+func (m *PKIMessage) SignerCertificate() *x509.Certificate { return m.signer }
 
 // Digest returns the digest of the signature, for an answer in kind; 0 for an unknown one.
 func (m *PKIMessage) Digest() crypto.Hash { return m.Signed.Signers[0].Digest() }
