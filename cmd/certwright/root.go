@@ -61,7 +61,7 @@ Exit codes: 0 it worked, 1 it did not, 2 the command line is wrong.`,
 	root.SetHelpCommandGroupID(groupHere)
 	root.SetCompletionCommandGroupID(groupHere)
 	root.AddCommand(
-		newCertCommand(env),
+		newCertCommand(env), newRevocationCommand(env),
 		newIssuerCommand(env), newCRLCommand(env), newTrustCommand(env), newProfileCommand(env), newApplyCommand(env), newTokenCommand(env), newAuditCommand(env),
 		newServeCommand(env), newStoreCommand(env), newCheckCommand(env), newHealthCheckCommand(env), newKeyCommand(env), newAdminCommand(env),
 		newLoginCommand(env), newLogoutCommand(env), newContextCommand(env), newWhoAmICommand(env),

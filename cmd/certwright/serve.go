@@ -422,9 +422,9 @@ This does not cure a leak: whoever has the old key and an old backup has the pri
 	rewrap.Flags().StringVar(&to.PassphraseFile, "new-passphrase-file", "", "file whose first line is the new passphrase")
 	rewrap.Flags().StringVar(&to.Credential, "new-credential", "", "systemd credential with the new key")
 	return group(&cobra.Command{
-		Use: "key", GroupID: groupServer, Short: "Look after the key that seals the private keys",
-		Example: "  certwright key rewrap --new-key-file /etc/certwright/kek.key",
-	}, rewrap)
+		Use: "key", GroupID: groupServer, Short: "Block stolen keys, and look after the key that seals the private keys",
+		Example: "  certwright key block stolen.key\n  certwright key rewrap --new-key-file /etc/certwright/kek.key",
+	}, append(keyCommands(env), rewrap)...)
 }
 
 // afterRewrap says how the server is started with the new key.

@@ -95,6 +95,16 @@ func interactive(in io.Reader) bool {
 // confirm asks a question that only a yes answers with yes.
 func confirm(ctx context.Context, env *environment, question string) (bool, error) {
 	fmt.Fprintf(env.err, "%s [y/N] ", visible(question))
+	text, err := typedLine(ctx, env)
+	if err != nil {
+		return false, err
+	}
+	answer := strings.ToLower(text)
+	return answer == "y" || answer == "yes", nil
+}
+
+// typedLine returns a line that somebody types, without the white space around it. The end of the input is an empty line.
+func typedLine(ctx context.Context, env *environment) (string, error) {
 	type line struct {
 		text string
 		err  error
@@ -108,16 +118,15 @@ func confirm(ctx context.Context, env *environment, question string) (bool, erro
 	select {
 	case <-ctx.Done():
 		fmt.Fprintln(env.err)
-		return false, ctx.Err()
+		return "", ctx.Err()
 	case l := <-lines:
 		if l.err != nil {
 			fmt.Fprintln(env.err)
 		}
 		if l.err != nil && !errors.Is(l.err, io.EOF) {
-			return false, l.err
+			return "", l.err
 		}
-		answer := strings.ToLower(strings.TrimSpace(l.text))
-		return answer == "y" || answer == "yes", nil
+		return strings.TrimSpace(l.text), nil
 	}
 }
 
