@@ -18,6 +18,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -233,6 +234,20 @@ func TestOpenAPIIsCommitted(t *testing.T) {
 	}
 	if !bytes.Equal(r.doc, openapi.OpenAPI) {
 		t.Error("api/openapi.yaml is not what the routes say: go test ./pkg/rest -run OpenAPI -update")
+	}
+	var doc struct {
+		Tags  []struct{ Name, Description string }
+		Paths map[string]map[string]struct{ Tags []string }
+	}
+	decodeYAML(t, r.doc, &doc)
+	for path, methods := range doc.Paths {
+		for method, op := range methods {
+			if len(op.Tags) != 1 || !slices.ContainsFunc(doc.Tags, func(tag struct{ Name, Description string }) bool {
+				return tag.Name == op.Tags[0] && tag.Description != ""
+			}) {
+				t.Errorf("%s %s has the tags %q: openapi.go describes none such", method, path, op.Tags)
+			}
+		}
 	}
 	if !bytes.Contains(r.doc, []byte("openapi: 3.1")) {
 		t.Error("the description is not OpenAPI 3.1")
