@@ -325,4 +325,3 @@ func (r *relyingServer) publish(t testing.TB, i *identity) bool {
 	res := try(t, "mosquitto_pub", "-h", "127.0.0.1", "-p", fmt.Sprint(r.port), "--cafile", r.cacert, "--cert", i.ChainFile, "--key", i.KeyFile, "-q", "1", "-t", "t", "-m", "m")
 	return res.Code == 0
 }
-
