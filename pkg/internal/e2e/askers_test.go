@@ -247,10 +247,7 @@ OCSPnonce = %[1]s
 	file := filepath.Join(dir, "stunnel.conf")
 	writeFile(t, file, []byte(conf))
 	process := Spawn(t, syscall.SIGTERM, bareEnv(), Need(t, "stunnel4")[0], file)
-	for i, r := range all {
-		r.process = process
-		r.wait(t, i == 0)
-	}
+	waitAll(t, process, all)
 	return all
 }
 
@@ -275,7 +272,7 @@ func staplingAsker(t *testing.T, s *Server) asker {
 		ssl_stapling on;
 		ssl_stapling_verify on;
 	}`, loopback(r.port)))
-		r.wait(t, true)
+		r.wait(t)
 		// It fetches the first answer when it is first asked for one, and does not wait for it.
 		var admitted bool
 		var why string

@@ -33,7 +33,7 @@ frontend tls
 `, r.dir, loopback(r.port)))
 	// A master that starts new workers at SIGUSR2, as under systemd.
 	r.process = Spawn(t, syscall.SIGTERM, bareEnv(), path, "-W", "-db", "-f", filepath.Join(r.dir, "haproxy.cfg"))
-	r.wait(t, true)
+	r.wait(t)
 	return r
 }
 

@@ -96,10 +96,7 @@ func startNginxes(t testing.TB, s *Server, by ...string) []*relyingServer {
 `, loopback(r.port), revocation[by])
 	}
 	process := spawnNginx(t, dir, blocks.String())
-	for i, r := range all {
-		r.process = process
-		r.wait(t, i == 0)
-	}
+	waitAll(t, process, all)
 	return all
 }
 
@@ -201,20 +198,26 @@ DocumentRoot %[1]s/html
 		}
 	}
 	process := Spawn(t, syscall.SIGTERM, bareEnv(), path, "-d", dir, "-f", filepath.Join(dir, "apache.conf"), "-DFOREGROUND")
-	for i, r := range all {
-		r.process = process
-		r.wait(t, i == 0)
-	}
+	waitAll(t, process, all)
 	return all
 }
 
-// wait waits until the server takes connections. The owner of the process ends it when the test has ended.
-func (r *relyingServer) wait(t testing.TB, owner bool) {
+// waitAll is wait for the ports of one process.
+func waitAll(t testing.TB, process *Process, all []*relyingServer) {
+	t.Helper()
+	for i, r := range all {
+		if r.process = process; i == 0 {
+			r.wait(t)
+		} else {
+			r.listening(t)
+		}
+	}
+}
+
+// wait waits until the server takes connections, and ends it when the test has ended.
+func (r *relyingServer) wait(t testing.TB) {
 	t.Helper()
 	t.Cleanup(func() {
-		if !owner {
-			return
-		}
 		// SIGTERM, so that workers end with their master.
 		select {
 		case <-r.process.Done():
@@ -226,6 +229,12 @@ func (r *relyingServer) wait(t testing.TB, owner bool) {
 			t.Logf("%s's log:\n%s", r.name, log[max(0, len(log)-maxShownLog):])
 		}
 	})
+	r.listening(t)
+}
+
+// listening waits until the server takes connections.
+func (r *relyingServer) listening(t testing.TB) {
+	t.Helper()
 	eventually(t, readyTimeout, r.name+" to listen", func() error {
 		select {
 		case <-r.process.Done():
