@@ -31,7 +31,7 @@ var floors = [][]string{
 	3: {"pkg/store"},
 	4: {"pkg/store/postgres", "pkg/store/sqlite", "pkg/store/storetest"},
 	5: {"pkg/issuer", "pkg/auth", "pkg/lease", "pkg/device", "pkg/watch", "pkg/transfer"},
-	6: {"pkg/ca", "pkg/crl", "pkg/ocsp", "pkg/campaign", "pkg/export", "pkg/internal/certtest"},
+	6: {"pkg/ca", "pkg/crl", "pkg/ocsp", "pkg/campaign", "pkg/export", "pkg/publication", "pkg/internal/certtest"},
 	7: {
 		"pkg/rest", "pkg/scep", "pkg/publish", "pkg/console", "pkg/est", "pkg/acme", "pkg/cmp",
 		"pkg/client", "pkg/relying",

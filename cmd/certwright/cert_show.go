@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -92,6 +93,11 @@ func writeRecord(env *environment, c client.Certificate) error {
 	now := env.now()
 	var f fields
 	f.add("Status", statusText(c))
+	if r := c.Revocation; r != nil && !r.DecidedAt.IsZero() {
+		f.add("Decided", r.DecidedAt.UTC().Format(preciseStamp)+" UTC")
+		f.add("In OCSP", sinceDecision(r.FirstOCSPAt, r.DecidedAt))
+		f.add("On a CRL", sinceDecision(r.FirstCRLAt, r.DecidedAt))
+	}
 	f.add("Profile", fmt.Sprintf("%s, version %d", c.Profile, c.ProfileVersion))
 	f.add("Issued", stampFor(c.IssuedAt, now))
 	f.add("Issued by", c.Issuer)
@@ -111,6 +117,23 @@ func writeRecord(env *environment, c client.Certificate) error {
 	}
 	f.add("Id", c.ID)
 	return append(f, contentsOf(certs[0]).fields(now)...).write(env.out)
+}
+
+// preciseStamp is for instants that lie close to each other.
+const preciseStamp = "2006-01-02 15:04:05.000"
+
+// sinceDecision says when a revocation was first seen, and how long that was after the decision.
+func sinceDecision(at *time.Time, decided time.Time) string {
+	if at == nil {
+		return "not known yet"
+	}
+	after := at.Sub(decided)
+	if after >= time.Second {
+		after = after.Round(100 * time.Millisecond)
+	} else {
+		after = after.Round(time.Millisecond)
+	}
+	return fmt.Sprintf("%s UTC, %s after the decision", at.UTC().Format(preciseStamp), after)
 }
 
 // pemOf returns the certificate alone, or with its issuers' without the root: the order in which TLS sends them

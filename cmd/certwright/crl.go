@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/certwright/certwright/pkg/client"
 	"github.com/certwright/certwright/pkg/config"
 	"github.com/certwright/certwright/pkg/export"
 	"github.com/certwright/certwright/pkg/fault"
@@ -19,11 +20,55 @@ import (
 
 func newCRLCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "crl", GroupID: groupAuthority, Short: "Export the CRLs for other web servers",
-		Example: "  certwright crl export --to /var/www/pki",
+		Use: "crl", GroupID: groupAuthority, Short: "See how CRLs are published, and export them",
+		Example: "  certwright crl list\n  certwright crl export --to /var/www/pki",
 	}
 	conn := connect(env, cmd)
-	return group(cmd, newCRLExportCommand(env, conn))
+	return group(cmd, newCRLListCommand(env, conn), newCRLExportCommand(env, conn))
+}
+
+func newCRLListCommand(env *environment, conn *connection) *cobra.Command {
+	var issuer string
+	cmd := &cobra.Command{
+		Use: "list", Short: "List the CRLs that are published, and how fresh they are",
+		Long: `List the CRLs that are published: number, entries, size, when they were made and until when they are good. It takes the
+token of an auditor or a higher role.
+
+A status other than current says that the CA has not renewed a CRL for long, or that a revocation waits to be on it.`,
+		Example: "  certwright crl list\n  certwright crl list --issuer issuing --output json",
+		Args:    takes(),
+	}
+	cmd.Flags().StringVar(&issuer, "issuer", "", "those of the issuer with this `name`")
+	output := outputFlag(cmd)
+	cmd.RunE = conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {
+		all, err := api.CRLs(cmd.Context(), issuer)
+		if err != nil {
+			return err
+		}
+		if !output.forPeople() {
+			return output.write(env.out, all, namesOf(all.CRLs, func(c client.CRLState) string { return c.URL })...)
+		}
+		now := env.now()
+		var rows [][]string
+		for _, c := range all.CRLs {
+			status := c.Status
+			if c.Pending {
+				status += ", a revocation waits"
+			}
+			if c.Error != "" {
+				status += ", fails: " + clip(c.Error, 80)
+			}
+			row := []string{c.Issuer, c.Scope, "-", "-", "-", "-", "-", status}
+			if c.NextUpdate != nil && c.CreatedAt != nil {
+				row = []string{
+					c.Issuer, c.Scope, fmt.Sprint(c.Number), fmt.Sprint(c.Entries), fmt.Sprint(c.Size), stamp(*c.CreatedAt), stampFor(*c.NextUpdate, now), status,
+				}
+			}
+			rows = append(rows, row)
+		}
+		return table(env.out, []string{"ISSUER", "SCOPE", "NUMBER", "ENTRIES", "OCTETS", "MADE (UTC)", "GOOD UNTIL", "STATUS"}, rows)
+	})
+	return cmd
 }
 
 func newCRLExportCommand(env *environment, conn *connection) *cobra.Command {
@@ -133,8 +178,8 @@ func exportSource(cmd *cobra.Command, conn *connection, from string) (export.Sou
 		}
 		return err
 	}
-	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
+	fetch := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse // a server of ours does not redirect
 	}}
-	return export.Source{Base: t.server, Client: client}, explain, nil
+	return export.Source{Base: t.server, Client: fetch}, explain, nil
 }

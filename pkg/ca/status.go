@@ -80,7 +80,7 @@ func (a *Authority) change(ctx context.Context, r StatusRequest, action pki.Acti
 	}
 	after, err := a.cfg.Store.ChangeStatus(ctx, store.StatusChange{
 		IssuerID: c.IssuerID, Serial: c.Serial, Action: action,
-		Revocation: pki.Revocation{Reason: r.Reason, RevokedAt: now.Truncate(time.Second), InvalidityDate: r.InvalidityDate.UTC().Truncate(time.Second)},
+		Revocation: pki.Revocation{Reason: r.Reason, RevokedAt: now.Truncate(time.Microsecond), InvalidityDate: r.InvalidityDate.UTC().Truncate(time.Second)},
 		BlockKey:   action == pki.ActionRevoke && r.Reason == pki.KeyCompromise,
 		Record: audit.Record{
 			Time: now, Action: name, Actor: r.Principal.Name, Role: r.Principal.Role.String(), Source: r.Principal.Source,

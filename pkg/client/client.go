@@ -259,8 +259,11 @@ func (c *Client) Server(ctx context.Context) (s Server, err error) {
 // Revocation is the state of a certificate that is not good.
 type Revocation struct {
 	Reason         string     `json:"reason"`
-	RevokedAt      time.Time  `json:"revoked_at"`
+	RevokedAt      time.Time  `json:"revoked_at"` // revocationDate in CRLs and OCSP, whole seconds
 	InvalidityDate *time.Time `json:"invalidity_date,omitempty"`
+	DecidedAt      time.Time  `json:"decided_at"`
+	FirstCRLAt     *time.Time `json:"first_crl_at,omitempty"`  // nil: on none yet, or not known
+	FirstOCSPAt    *time.Time `json:"first_ocsp_at,omitempty"` // nil: not known
 }
 
 // Certificate is a certificate's record.
@@ -449,6 +452,40 @@ type Issuer struct {
 	CRL          *CRL      `json:"crl,omitempty"`
 
 	Settings SettingsInForce `json:"settings"`
+}
+
+// CRLState tells how the publication of one CRL stands.
+type CRLState struct {
+	Issuer     string     `json:"issuer"`
+	KeyID      string     `json:"key_id"`
+	Scope      string     `json:"scope"`  // full, ca, SET/SHARD, and SCOPE/delta
+	Status     string     `json:"status"` // none, current, old, expired
+	Number     int64      `json:"number,omitempty"`
+	Entries    int        `json:"entries"`
+	Size       int        `json:"size"` // in octets, DER
+	ThisUpdate *time.Time `json:"this_update,omitempty"`
+	NextUpdate *time.Time `json:"next_update,omitempty"`
+	CreatedAt  *time.Time `json:"created_at,omitempty"`
+	AgeSeconds int64      `json:"age_seconds"`
+	Pending    bool       `json:"pending"` // a change of a status is not on it yet
+	Error      string     `json:"error,omitempty"`
+	URL        string     `json:"url"`
+	PEMURL     string     `json:"pem_url"`
+}
+
+// CRLs are the states of all CRLs, as one replica serves them.
+type CRLs struct {
+	MadeHere bool       `json:"made_here"` // the replica that answered makes them
+	CRLs     []CRLState `json:"crls"`
+}
+
+// CRLs returns how the publication of CRLs stands: of all issuers, or of the one with this name.
+func (c *Client) CRLs(ctx context.Context, issuer string) (all CRLs, err error) {
+	path := "/crls"
+	if issuer != "" {
+		path += "?issuer=" + url.QueryEscape(issuer)
+	}
+	return all, c.do(ctx, http.MethodGet, path, nil, nil, &all)
 }
 
 // Issuers returns every issuer, roots first. It takes no token.

@@ -367,7 +367,7 @@ func (p *Publisher) loadList(ctx context.Context, key *issuer.Key, scope string)
 	for _, o := range older {
 		l.note(o.Number, o.Change, o.CreatedAt, o.ThisUpdate, o.Scheduled, o.Base)
 	}
-	l.serve(made)
+	p.serve(key, l, made, false)
 	return nil
 }
 

@@ -65,6 +65,10 @@ type Config struct {
 	Backdate   time.Duration // how far thisUpdate lies back, for verifiers whose clock is behind; 0 means DefaultBackdate
 	LeaseTTL   time.Duration // how long a dead holder blocks the others; 0 means DefaultLeaseTTL
 
+	// Served, if not nil, is told of each list when it begins to be served here; made says that this replica made it. It
+	// must be quick, and must not call the publisher.
+	Served func(key *issuer.Key, l *Published, made bool)
+
 	Logger *slog.Logger // nil discards
 }
 
@@ -519,9 +523,17 @@ func (p *Publisher) publish(key *issuer.Key, made []*Published) {
 	defer p.mu.Unlock()
 	k := p.key(key.KeyID)
 	for _, m := range made {
-		k.list(m.Scope).serve(m)
+		p.serve(key, k.list(m.Scope), m, true)
 	}
 	k.err, k.failures = nil, 0
+}
+
+// serve serves a list, and tells of it. The caller holds mu.
+func (p *Publisher) serve(key *issuer.Key, l *list, m *Published, made bool) {
+	l.serve(m)
+	if l.latest == m && p.cfg.Served != nil {
+		p.cfg.Served(key, m, made)
+	}
 }
 
 // key returns what is known of an issuer key. The caller holds mu.

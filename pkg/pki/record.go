@@ -79,6 +79,9 @@ type Certificate struct {
 	DER            []byte      // nil for imports that lack it
 
 	Revocation *Revocation // nil while good
+	// When this replica's CA first showed that it is not good; zero while it is good, not yet, or not known. See
+	// store.Visibility.
+	FirstCRLAt, FirstOCSPAt time.Time
 }
 
 // CRL is a published certificate revocation list (RFC 5280, Section 5).

@@ -33,7 +33,7 @@ func (s Status) String() string {
 type Revocation struct {
 	Status         Status    // Revoked or OnHold
 	Reason         Reason    // CertificateHold exactly when OnHold
-	RevokedAt      time.Time // revocationDate: when the CA decided; whole seconds
+	RevokedAt      time.Time // revocationDate: when the CA decided; whole seconds in CRLs and OCSP
 	InvalidityDate time.Time // when the key is thought to have been compromised (RFC 5280, Section 5.3.2); zero if unknown
 }
 

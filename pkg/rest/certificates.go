@@ -51,8 +51,11 @@ type Certificate struct {
 // Revocation is the state of a certificate that is not good.
 type Revocation struct {
 	Reason         string     `json:"reason" doc:"RFC 5280, Section 5.3.1"`
-	RevokedAt      time.Time  `json:"revoked_at"`
+	RevokedAt      time.Time  `json:"revoked_at" doc:"The revocationDate in CRLs and OCSP answers, in whole seconds"`
 	InvalidityDate *time.Time `json:"invalidity_date,omitempty"`
+	DecidedAt      time.Time  `json:"decided_at" doc:"When it was decided"`
+	FirstCRLAt     *time.Time `json:"first_crl_at,omitempty" doc:"When the first CRL that has it was published; absent while none has, or if that is not known"`
+	FirstOCSPAt    *time.Time `json:"first_ocsp_at,omitempty" doc:"From when on OCSP answers said so; absent if that is not known"`
 }
 
 func (a *api) certificate(c pki.Certificate) Certificate {
@@ -75,7 +78,13 @@ func (a *api) certificate(c pki.Certificate) Certificate {
 	switch {
 	case c.Revocation != nil:
 		out.Status = c.Revocation.Status.String()
-		out.Revocation = &Revocation{Reason: c.Revocation.Reason.String(), RevokedAt: c.Revocation.RevokedAt}
+		out.Revocation = &Revocation{Reason: c.Revocation.Reason.String(), RevokedAt: c.Revocation.RevokedAt.Truncate(time.Second), DecidedAt: c.Revocation.RevokedAt}
+		if !c.FirstCRLAt.IsZero() {
+			out.Revocation.FirstCRLAt = &c.FirstCRLAt
+		}
+		if !c.FirstOCSPAt.IsZero() {
+			out.Revocation.FirstOCSPAt = &c.FirstOCSPAt
+		}
 		if d := c.Revocation.InvalidityDate; !d.IsZero() {
 			out.Revocation.InvalidityDate = &d
 		}

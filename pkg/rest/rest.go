@@ -134,6 +134,7 @@ func (a *api) routes() {
 	route(a, open, http.MethodGet, "/issuers/{issuer}/certificate.pem", "getIssuerPEM", "Issuers", "The issuer's certificate, PEM", a.getIssuerPEM)
 	route(a, open, http.MethodGet, "/issuers/{issuer}/certificate.cer", "getIssuerDER", "Issuers", "The issuer's certificate, DER", a.getIssuerDER)
 	route(a, open, http.MethodGet, "/issuers/{issuer}/chain.pem", "getIssuerChain", "Issuers", "The issuer's chain up to the root, PEM", a.getIssuerChain)
+	route(a, readAll, http.MethodGet, "/crls", "listCRLs", "Issuers", "How the publication of every CRL stands", a.listCRLs)
 	route(a, open, http.MethodGet, "/roots.pem", "getRoots", "Issuers", "The trust anchors, PEM", a.getRoots)
 	route(a, open, http.MethodGet, "/client-ca.pem", "getClientCA", "Issuers", "What servers need to check client certificates: live intermediates and roots, PEM", a.getClientCA)
 	route(a, readAll, http.MethodGet, "/issuers/{issuer}/settings", "getIssuerSettings", "Issuers", "Show the settings of an issuer: how its CRLs and OCSP answers are made", a.getIssuerSettings)

@@ -40,6 +40,7 @@ type metrics struct {
 	durations *prometheus.HistogramVec
 	verbs     *prometheus.HistogramVec
 	failures  *prometheus.CounterVec
+	visibles  *prometheus.HistogramVec
 }
 
 // newMetrics makes the registry. The facts about a server are registered when it is built.
@@ -60,8 +61,12 @@ func newMetrics() *metrics {
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "certwright_store_errors_total", Help: "Verbs of the store that returned an error; what is absent or in conflict is among them.",
 		}, []string{"verb", "kind"}),
+		visibles: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "certwright_revocation_visible_seconds", Help: "From the decision of a revocation, by any replica, to when this replica's CRL or OCSP answers said so.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2, 3, 5, 10, 30, 60, 300},
+		}, []string{"where"}),
 	}
-	m.registry.MustRegister(m.requests, m.durations, m.verbs, m.failures,
+	m.registry.MustRegister(m.requests, m.durations, m.verbs, m.failures, m.visibles,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.handler = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
 		MaxRequestsInFlight: maxScrapes, Timeout: scrapeTimeout, EnableOpenMetrics: true,
@@ -75,6 +80,12 @@ func (m *metrics) observe(verb string, took time.Duration, err error) {
 	if err != nil {
 		m.failures.WithLabelValues(verb, fault.KindOf(err).String()).Inc()
 	}
+}
+
+// visible returns what is told how long revocations took to be seen.
+func (m *metrics) visible(where string) func(time.Duration) {
+	h := m.visibles.WithLabelValues(where)
+	return func(took time.Duration) { h.Observe(took.Seconds()) }
 }
 
 // request counts an answered request.

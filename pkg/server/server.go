@@ -40,6 +40,7 @@ import (
 	"github.com/certwright/certwright/pkg/keys"
 	"github.com/certwright/certwright/pkg/ocsp"
 	"github.com/certwright/certwright/pkg/pki"
+	"github.com/certwright/certwright/pkg/publication"
 	"github.com/certwright/certwright/pkg/publish"
 	"github.com/certwright/certwright/pkg/rest"
 	"github.com/certwright/certwright/pkg/settings"
@@ -114,6 +115,7 @@ type Server struct {
 	serving   []*listening
 	metrics   *metrics
 	export    *export.Exporter // nil: nothing is exported
+	seen      *publication.Tracker
 }
 
 // listening is an open listener with what serves it.
@@ -297,10 +299,16 @@ func (s *Server) build(ctx context.Context, kek *keys.KEK, o Options) (err error
 	}
 	s.signers = &delegates{ca: s.ca, issuers: s.issuers, now: s.clock.Now, log: s.log}
 	s.own = &listenerCert{ca: s.ca, issuers: s.issuers, names: names, now: s.clock.Now, log: s.log}
+	if s.seen, err = publication.New(publication.Config{
+		Store: s.store, Now: s.clock.Now, OCSP: s.metrics.visible("ocsp"), CRL: s.metrics.visible("crl"), Logger: s.log,
+	}); err != nil {
+		return err
+	}
 	holder, ttl := s.leaseTerms()
 	if s.crls, err = crl.New(crl.Config{
 		Store: s.store, Issuers: s.issuers, Clock: s.clock, Leases: s.store, Holder: holder, LeaseTTL: ttl, PublicURL: s.PublicURL,
 		Interval: time.Duration(s.cfg.CRL.Interval), NextUpdate: time.Duration(s.cfg.CRL.NextUpdate), Coalesce: time.Duration(s.cfg.CRL.Coalesce),
+		Served: func(key *issuer.Key, l *crl.Published, made bool) { s.seen.Served(key.ID, l.Scope, l.Change, made) },
 		Logger: s.log,
 	}); err != nil {
 		return err
@@ -324,6 +332,7 @@ func (s *Server) build(ctx context.Context, kek *keys.KEK, o Options) (err error
 	s.watcher.Follow("tokens", s.tokens.Follow)
 	s.watcher.Follow("ocsp", s.ocsp.Follow)
 	s.watcher.Follow("crl", s.crls.Follow)
+	s.watcher.Follow("publication", s.seen.Follow)
 	s.watcher.Follow("campaigns", s.campaigns.Follow())
 	if err := s.watcher.Sync(ctx); err != nil {
 		return err
@@ -356,6 +365,7 @@ func (s *Server) followIssuers() watch.Follower {
 // statusChanged has this replica's answers change before the caller of the change is told that it is done.
 func (s *Server) statusChanged(c pki.Certificate) {
 	s.ocsp.Forget(c.IssuerKeyID, c.Serial)
+	s.seen.Decided(c.IssuerKeyID, c.Serial)
 	s.crls.Dirty(c.IssuerKeyID)
 	for _, k := range s.issuers.Current().Keys() {
 		if k.Fingerprint != c.Fingerprint {
@@ -375,6 +385,7 @@ func (s *Server) statusesChanged(certs []pki.Certificate) {
 	keys := map[int64]bool{}
 	for _, c := range certs {
 		s.ocsp.Forget(c.IssuerKeyID, c.Serial)
+		s.seen.Decided(c.IssuerKeyID, c.Serial)
 		keys[c.IssuerKeyID] = true
 	}
 	for key := range keys {
@@ -547,6 +558,7 @@ func (s *Server) Run(ctx context.Context) error {
 	var jobs sync.WaitGroup
 	jobs.Go(func() { s.watcher.Run(background) })
 	jobs.Go(func() { s.crls.Run(background) })
+	jobs.Go(func() { s.seen.Run(background) })
 	jobs.Go(func() { s.campaigns.Run(background) })
 	jobs.Go(func() { s.maintain(background) })
 	jobs.Go(func() { s.forgetRequests(background) })

@@ -332,3 +332,9 @@ func (m *measured) ListCRLAddress(ctx context.Context, issuerKeyID int64, set, u
 	defer m.done("ListCRLAddress", time.Now(), &err)
 	return m.Store.ListCRLAddress(ctx, issuerKeyID, set, url, at)
 }
+
+// NoteVisible implements Store.
+func (m *measured) NoteVisible(ctx context.Context, all []Visible) (err error) {
+	defer m.done("NoteVisible", time.Now(), &err)
+	return m.Store.NoteVisible(ctx, all)
+}

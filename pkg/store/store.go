@@ -63,6 +63,7 @@ type Store interface {
 	Tokens
 	Audit
 	Leases
+	Visibility
 	Points
 	Challenges
 	Enrollments

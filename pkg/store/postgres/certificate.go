@@ -21,7 +21,8 @@ import (
 const certificateColumns = `
 	c.issuer_id, c.issuer_key_id, c.serial, c.fingerprint, c.spki_hash, c.subject, c.sans, c.profile, c.profile_version,
 	c.requester, c.protocol, c.device, c.source, c.transaction_id, c.replaces, c.crl_scope, c.crl_shard, c.not_before,
-	c.not_after, c.issued_at, r.status, r.reason, r.revoked_at, r.invalidity_date`
+	c.not_after, c.issued_at, r.status, r.reason, r.revoked_at, r.invalidity_date,
+	r.first_crl_at, r.first_ocsp_at`
 
 const certificateTables = `
 	FROM certificate c
@@ -31,11 +32,11 @@ const certificateTables = `
 func scanCertificate(row pgx.Row, more ...any) (c pki.Certificate, err error) {
 	var serial, fingerprint, spki, replaces []byte
 	var status, reason *int16
-	var revokedAt, invalidity *time.Time
+	var revokedAt, invalidity, firstCRL, firstOCSP *time.Time
 	err = row.Scan(append([]any{
 		&c.IssuerID, &c.IssuerKeyID, &serial, &fingerprint, &spki, &c.Subject, &c.SANs, &c.Profile, &c.ProfileVersion,
 		&c.Requester, &c.Protocol, &c.Device, &c.Source, &c.TransactionID, &replaces, &c.CRLScope, &c.CRLShard, &c.NotBefore,
-		&c.NotAfter, &c.IssuedAt, &status, &reason, &revokedAt, &invalidity,
+		&c.NotAfter, &c.IssuedAt, &status, &reason, &revokedAt, &invalidity, &firstCRL, &firstOCSP,
 	}, more...)...)
 	if err != nil {
 		return c, err
@@ -57,6 +58,7 @@ func scanCertificate(row pgx.Row, more ...any) (c pki.Certificate, err error) {
 	}
 	c.NotBefore, c.NotAfter, c.IssuedAt = c.NotBefore.UTC(), c.NotAfter.UTC(), c.IssuedAt.UTC()
 	c.Revocation = revocationOf(status, reason, revokedAt, invalidity)
+	c.FirstCRLAt, c.FirstOCSPAt = fromNull(firstCRL), fromNull(firstOCSP)
 	return c, nil
 }
 

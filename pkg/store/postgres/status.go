@@ -271,6 +271,9 @@ func decide(op *statusOp, st *certificateState) error {
 		return err
 	}
 	st.certificate.Revocation, st.changed = next, true
+	if next == nil {
+		st.certificate.FirstCRLAt, st.certificate.FirstOCSPAt = time.Time{}, time.Time{}
+	}
 	op.result = st.certificate
 	if next != nil { // the caller gets one of its own
 		own := *next

@@ -155,7 +155,7 @@ func (t *tx) reserveKey(spki [32]byte) error {
 // certificateColumns are what scanCertificate reads, of certificate c and its revocation r.
 const certificateColumns = `c.issuer_id, c.issuer_key_id, c.not_before, c.not_after, c.issued_at, c.profile_version, c.crl_shard,
 	c.serial, c.fingerprint, c.spki_hash, c.replaces, c.subject, c.sans, c.profile, c.requester, c.protocol, c.device, c.source,
-	c.transaction_id, c.crl_scope, r.status, r.reason, r.revoked_at, r.invalidity_date`
+	c.transaction_id, c.crl_scope, r.status, r.reason, r.revoked_at, r.invalidity_date, r.first_crl_at, r.first_ocsp_at`
 
 // joinRevocation finds a certificate's revocation, if it has one.
 const joinRevocation = `LEFT JOIN revocation r ON r.issuer_key_id = c.issuer_key_id AND r.serial = c.serial`
@@ -168,11 +168,12 @@ func scanCertificate(scan func(...any) error, more ...any) (pki.Certificate, err
 		serial, fingerprint, spki, replaces    []byte
 		sans                                   string
 		status, reason, revokedAt, invalidDate sql.NullInt64
+		firstCRL, firstOCSP                    sql.NullInt64
 	)
 	err := scan(append([]any{
 		&c.IssuerID, &c.IssuerKeyID, &notBefore, &notAfter, &issuedAt, &c.ProfileVersion, &c.CRLShard,
 		&serial, &fingerprint, &spki, &replaces, &c.Subject, &sans, &c.Profile, &c.Requester, &c.Protocol, &c.Device, &c.Source,
-		&c.TransactionID, &c.CRLScope, &status, &reason, &revokedAt, &invalidDate,
+		&c.TransactionID, &c.CRLScope, &status, &reason, &revokedAt, &invalidDate, &firstCRL, &firstOCSP,
 	}, more...)...)
 	if err != nil {
 		return pki.Certificate{}, err
@@ -183,6 +184,7 @@ func scanCertificate(scan func(...any) error, more ...any) (pki.Certificate, err
 		return pki.Certificate{}, fmt.Errorf("SANs of certificate %v: %w", c.Serial, err)
 	}
 	c.Revocation = revocationOf(status, reason, revokedAt, invalidDate)
+	c.FirstCRLAt, c.FirstOCSPAt = optionalTime(firstCRL), optionalTime(firstOCSP)
 	return c, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"iter"
+	"time"
 
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/pki"
@@ -57,8 +58,7 @@ func (t *tx) changeStatus(c store.StatusChange) (cert pki.Certificate, err error
 			INSERT INTO revocation (issuer_key_id, serial, issuer_id, bucket, status, reason, revoked_at, invalidity_date, not_after, change, crl_scope)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (issuer_key_id, serial) DO UPDATE SET status = excluded.status, reason = excluded.reason,
-				revoked_at = excluded.revoked_at, invalidity_date = excluded.invalidity_date, change = excluded.change,
-				first_crl_at = NULL, first_ocsp_at = NULL`,
+				revoked_at = excluded.revoked_at, invalidity_date = excluded.invalidity_date, change = excluded.change`,
 			cert.IssuerKeyID, c.Serial.Bytes(), cert.IssuerID, bucket, status, reason, revokedAt, invalid, micros(cert.NotAfter), t.head.Change, cert.CRLScope)
 	}
 	if err != nil {
@@ -78,7 +78,9 @@ func (t *tx) changeStatus(c store.StatusChange) (cert pki.Certificate, err error
 			return cert, err
 		}
 	}
-	cert.Revocation = next
+	if cert.Revocation = next; next == nil {
+		cert.FirstCRLAt, cert.FirstOCSPAt = time.Time{}, time.Time{}
+	}
 	return cert, nil
 }
 

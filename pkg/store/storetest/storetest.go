@@ -74,6 +74,7 @@ func Run(t *testing.T, h Harness) {
 		{"Transitions", testTransitions},
 		{"Status", testStatus},
 		{"StatusEvents", testStatusEvents},
+		{"Visibility", testVisibility},
 		{"Revocations", testRevocations},
 		{"RevocationsWhileWriting", testRevocationsWhileWriting},
 		{"ReadersDoNotBlockWriters", testReadersDoNotBlockWriters},

@@ -332,6 +332,9 @@ func (e *env) verbs() []verb {
 			_, err := e.ChangeStatus(ctx, change(c, pki.ActionRevoke, revocation(0, base)))
 			return err
 		}},
+		{"NoteVisible", func(ctx context.Context) error {
+			return e.NoteVisible(ctx, []store.Visible{{IssuerKeyID: c.IssuerKeyID, Serial: c.Serial, CRLAt: base}})
+		}},
 		{"Status", func(ctx context.Context) error { _, err := e.Status(ctx, c.IssuerKeyID, c.Serial); return err }},
 		{"StatusEvents", func(ctx context.Context) error { _, err := e.StatusEvents(ctx, 0, 10); return err }},
 		{"Revocations", func(ctx context.Context) error {
