@@ -465,6 +465,75 @@ func TestCertRepDemands(t *testing.T) {
 	}
 }
 
+// TestPasswordDemands: RFC 8894, Section 3.1, for keys that cannot encrypt; RFC 3211; RFC 8018.
+func TestPasswordDemands(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name string
+		edit func(*raw.Password)
+		err  error
+	}{
+		{"as it should be", func(*raw.Password) {}, nil},
+		{"3DES", func(p *raw.Password) { p.Cipher = raw.DES3 }, nil},
+		{"AES-256, HMAC with SHA-256", func(p *raw.Password) { p.Cipher, p.PRF = raw.AES256, crypto.SHA256 }, nil},
+		{"the default PRF, written", func(p *raw.Password) { p.PRF = crypto.SHA1 }, nil},
+		{"keyLength", func(p *raw.Password) { p.KeyLength = raw.Int(16) }, nil},
+		{"another keyLength", func(p *raw.Password) { p.KeyLength = raw.Int(17) }, cms.ErrAlgorithm},
+		{"HMAC with MD5", func(p *raw.Password) { p.PRF = crypto.MD5 }, cms.ErrAlgorithm},
+		{"single DES", func(p *raw.Password) { p.Cipher = raw.DES }, cms.ErrAlgorithm},
+		{"a million iterations and one", func(p *raw.Password) {
+			p.Derivation = raw.Context(0, raw.OID(raw.PBKDF2), raw.Sequence(raw.Octets(nil), raw.Int(1_000_001)))
+		}, cms.ErrAlgorithm},
+		{"2^62 iterations", func(p *raw.Password) {
+			p.Derivation = raw.Context(0, raw.OID(raw.PBKDF2), raw.Sequence(raw.Octets(nil), raw.Int(1<<62)))
+		}, cms.ErrAlgorithm},
+		{"no iterations", func(p *raw.Password) {
+			p.Derivation = raw.Context(0, raw.OID(raw.PBKDF2), raw.Sequence(raw.Octets(nil), raw.Int(0)))
+		}, cms.ErrAlgorithm},
+		{"a salt of 257 octets", func(p *raw.Password) { p.Salt = raw.Random(257) }, cms.ErrAlgorithm},
+		{"another derivation", func(p *raw.Password) { p.Derivation = raw.Context(0, raw.OID("1.2.3")) }, cms.ErrAlgorithm},
+		{"another wrapping", func(p *raw.Password) { p.Wrapping = raw.Sequence(raw.OID("1.2.3")) }, cms.ErrAlgorithm},
+		{"another password", func(p *raw.Password) { p.Text = "Secret" }, cms.ErrDecryption},
+		{"first check octet", func(p *raw.Password) { p.EditBlock = func(b []byte) []byte { b[1] ^= 1; return b } }, cms.ErrDecryption},
+		{"last check octet", func(p *raw.Password) { p.EditBlock = func(b []byte) []byte { b[3] ^= 1; return b } }, cms.ErrDecryption},
+		{"length octet", func(p *raw.Password) { p.EditBlock = func(b []byte) []byte { b[0]++; return b } }, cms.ErrDecryption},
+		{"one block", func(p *raw.Password) {
+			p.EditBlock = func(b []byte) []byte { return b[:16] }
+			p.Wrapped = raw.Random(16)
+		}, cms.ErrDecryption},
+		{"nothing", func(p *raw.Password) { p.Wrapped = []byte{} }, cms.ErrDecryption},
+		{"no whole block", func(p *raw.Password) { p.Wrapped = raw.Random(33) }, cms.ErrDecryption},
+	}
+	for _, tt := range tests {
+		p := raw.Password{Text: "secret", Key: raw.Random(16)}
+		tt.edit(&p)
+		b := raw.Envelope{SessionKey: p.Key, Plaintext: content, Recipients: [][]byte{p.RecipientInfo()}, Version: raw.Int(3)}.Bytes()
+		e, err := cms.ParseEnvelopedData(b, cms.Limits{})
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+			continue
+		}
+		got, err := e.DecryptWithPassword([]byte("secret"), cms.PasswordOptions{})
+		switch {
+		case tt.err != nil && err == nil:
+			t.Errorf("%s: accepted, want %v", tt.name, tt.err)
+		case tt.err != nil:
+			isBad(t, err, tt.err)
+		case err != nil || !bytes.Equal(got, content):
+			t.Errorf("%s: %q, %v", tt.name, got, err)
+		}
+	}
+	for c, id := range map[cms.Cipher]string{cms.AES128CBC: raw.AES128, cms.AES192CBC: raw.AES192, cms.AES256CBC: raw.AES256, cms.DES3CBC: raw.DES3} {
+		b, err := cms.EncryptToPassword(content, []byte("secret"), cms.PasswordEncryption{Cipher: c, Iterations: 100})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := raw.OpenWithPassword(b, "secret"); err != nil || got.Cipher != id || !bytes.Equal(got.Plaintext, content) {
+			t.Errorf("%v: %+v, %v", c, got, err)
+		}
+	}
+}
+
 // TestRefusesToWrite: a caller's mistake does not become a message.
 func TestRefusesToWrite(t *testing.T) {
 	t.Parallel()

@@ -276,7 +276,18 @@ func Open(b []byte, c *x509.Certificate, key *rsa.PrivateKey) (*Opened, error) {
 	if err != nil {
 		return nil, fmt.Errorf("scepraw: key: %w", err)
 	}
-	content, err := take(list[2].Body, 6, 0x30, 0x80)
+	opened, err := openContent(list[2].Body, session)
+	if err != nil {
+		return nil, err
+	}
+	opened.KeyAlgorithm, opened.RecipientInfos = o.KeyAlgorithm, len(infos)
+	return opened, nil
+}
+
+// openContent decrypts an EncryptedContentInfo.
+func openContent(info, session []byte) (*Opened, error) {
+	o := &Opened{RecipientInfos: 1}
+	content, err := take(info, 6, 0x30, 0x80)
 	if err != nil {
 		return nil, err
 	}
@@ -304,7 +315,6 @@ func Open(b []byte, c *x509.Certificate, key *rsa.PrivateKey) (*Opened, error) {
 			return nil, errors.New("scepraw: CBC padding")
 		}
 		o.Plaintext = plain[:n-pad]
-		o.RecipientInfos = len(infos)
 		return o, nil
 	}
 	return nil, fmt.Errorf("scepraw: cipher %x", parameters[0].Body)
