@@ -37,7 +37,7 @@ type section struct {
 }
 
 // sections are in the order in which they are applied.
-var sections = []section{{key: "profiles", kind: "profile", plan: planProfile}}
+var sections = []section{{key: "profiles", kind: "profile", plan: planProfile}, issuerSection}
 
 func planProfile(ctx context.Context, api *client.Client, config json.RawMessage) (step, error) {
 	check, err := api.CheckProfile(ctx, config)
@@ -97,7 +97,7 @@ func readEntries(env *environment, bare string, files ...string) ([]entry, error
 		}
 	}
 	if len(entries) == 0 {
-		return nil, failure("a file lists them under profiles:, as in «profiles: [{name: web, kind: server}]»", "%s: nothing to apply", strings.Join(files, ", "))
+		return nil, failure("a file lists them under profiles: and issuers:, as in «profiles: [{name: web, kind: server}]»", "%s: nothing to apply", strings.Join(files, ", "))
 	}
 	return entries, nil
 }
@@ -117,7 +117,7 @@ func entriesOf(document json.RawMessage, bare string) ([]entry, error) {
 	}
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(document, &object); err != nil {
-		return nil, failure("a document is a mapping with profiles:, or a list of such", "neither a mapping nor a list")
+		return nil, failure("a document is a mapping with profiles: or issuers:, or a list of such", "neither a mapping nor a list")
 	}
 	var out []entry
 	known := 0
@@ -147,7 +147,7 @@ func entriesOf(document json.RawMessage, bare string) ([]entry, error) {
 			}
 		}
 		slices.Sort(keys)
-		return nil, failure("a document has profiles:; a profile alone is for «certwright profile apply FILE»", "no section is called %s", strings.Join(keys, ", "))
+		return nil, failure("a document has profiles: and issuers:; a profile alone is for «certwright profile apply FILE»", "no section is called %s", strings.Join(keys, ", "))
 	}
 	return out, nil
 }
@@ -231,10 +231,18 @@ func refusalOf(place string, e *client.Error) error {
 	return &hintError{err: errors.New(message), hint: e.Hint}
 }
 
+// changes reports whether applying a step changes anything. An issuer is there already, with or without settings.
+func (s *step) changes() bool { return len(s.Changes) > 0 || s.Version == 0 && s.Kind != kindIssuer }
+
 // write shows what a step changes.
 func (s *step) write(w io.Writer) error {
 	state := fmt.Sprintf("version %d", s.Version)
 	switch {
+	case s.Version == 0 && s.Kind == kindIssuer:
+		state = "no settings of its own yet"
+		if len(s.Changes) == 0 {
+			state = "no settings of its own, unchanged"
+		}
 	case s.Version == 0:
 		state = "new"
 	case len(s.Changes) == 0:
@@ -266,7 +274,7 @@ func applyAll(env *environment, cmd *cobra.Command, api *client.Client, entries 
 		for _, w := range steps[i].Warnings {
 			warn(env, "%s %s: %s", steps[i].Kind, steps[i].Name, w)
 		}
-		if steps[i].Version == 0 || len(steps[i].Changes) > 0 {
+		if steps[i].changes() {
 			changes++
 		}
 		if output.forPeople() {
@@ -278,7 +286,7 @@ func applyAll(env *environment, cmd *cobra.Command, api *client.Client, entries 
 	done := 0
 	for i := range steps {
 		s := &steps[i]
-		if dryRun || s.Version > 0 && len(s.Changes) == 0 {
+		if dryRun || !s.changes() {
 			continue
 		}
 		version, err := s.apply(cmd.Context())
@@ -324,9 +332,10 @@ func newApplyCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "apply -f FILE",
 		GroupID: groupAuthority,
-		Short:   "Bring profiles to what a file says",
-		Long: `Bring profiles to what a file says. What would change is shown first. The server checks everything before anything is
-changed: one mistake, and nothing is. What a file does not name stays as it is; a second run changes nothing.
+		Short:   "Bring profiles and issuers' settings to what a file says",
+		Long: `Bring profiles and issuers' settings to what a file says. What would change is shown first. The server checks everything
+before anything is changed: one mistake, and nothing is. What a file does not name stays as it is; a second run changes
+nothing.
 
 The file is YAML or JSON of one or more documents:
 
@@ -336,8 +345,12 @@ The file is YAML or JSON of one or more documents:
       sans: {dns: {suffixes: [example.com]}}
     - name: sensors
       kind: device
+  issuers:
+    - name: issuing
+      crl: {form: sharded, shards: 64, nextUpdate: 7d}
 
-«certwright profile show NAME --yaml» prints one in this form.`,
+«certwright profile show NAME --yaml» and «certwright issuer settings NAME --yaml» print one in this form. An issuer
+gets exactly the settings that the file says; what they leave open is the process's.`,
 		Example: "  certwright apply -f pki.yaml --dry-run\n  certwright apply -f pki.yaml\n  ssh ca certwright apply -f - < pki.yaml",
 		Args:    takes(),
 	}

@@ -16,11 +16,14 @@ func newIssuerCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "issuer",
 		GroupID: groupAuthority,
-		Short:   "List and show the issuers: the root and those below it",
-		Example: "  certwright issuer list\n  certwright issuer show root",
+		Short:   "Show the issuers, the root and those below it, and change their settings",
+		Example: "  certwright issuer list\n  certwright issuer show root\n  certwright issuer set issuing --crl-form sharded --dry-run",
 	}
 	conn := connect(env, cmd)
-	return group(cmd, newIssuerListCommand(env, conn), newIssuerShowCommand(env, conn))
+	return group(cmd,
+		newIssuerListCommand(env, conn), newIssuerShowCommand(env, conn), newIssuerSettingsCommand(env, conn),
+		newIssuerSetCommand(env, conn), newIssuerHistoryCommand(env, conn),
+	)
 }
 
 func newIssuerListCommand(env *environment, conn *connection) *cobra.Command {
@@ -52,11 +55,23 @@ func newIssuerListCommand(env *environment, conn *connection) *cobra.Command {
 			if i.CRL != nil {
 				crl = stamp(i.CRL.NextUpdate)
 			}
-			rows = append(rows, []string{i.Name, clip(i.Subject, 60), parent, keys.Title(i.KeyAlgorithm), i.Status, stamp(i.NotAfter), crl})
+			rows = append(rows, []string{i.Name, clip(i.Subject, 60), parent, keys.Title(i.KeyAlgorithm), i.Status, stamp(i.NotAfter), crl, formOf(i)})
 		}
-		return table(env.out, []string{"NAME", "SUBJECT", "BELOW", "KEY", "STATUS", "NOT AFTER (UTC)", "CRL GOOD UNTIL"}, rows)
+		return table(env.out, []string{"NAME", "SUBJECT", "BELOW", "KEY", "STATUS", "NOT AFTER (UTC)", "CRL GOOD UNTIL", "FORM"}, rows)
 	})
 	return cmd
+}
+
+// formOf names the form of an issuer's CRLs in a word or two.
+func formOf(i client.Issuer) string {
+	form := i.Settings.CRL.Form
+	if i.Settings.CRL.Shards > 0 {
+		form = fmt.Sprintf("%d shards", i.Settings.CRL.Shards)
+	}
+	if i.Settings.CRL.Delta {
+		form += ", delta"
+	}
+	return form
 }
 
 func newIssuerShowCommand(env *environment, conn *connection) *cobra.Command {
@@ -117,6 +132,9 @@ trust it.`,
 		f.add("Serial", i.Serial)
 		if i.CRL != nil {
 			f.add("CRL", i.CRL.URL, fmt.Sprintf("number %d, %d revoked, good until %s", i.CRL.Number, i.CRL.Entries, stampFor(i.CRL.NextUpdate, now)))
+		}
+		if in := i.Settings; in.CRL.Form != "" {
+			f.add("Revocation", inForceLines(in)...)
 		}
 		if server.PublicURL != "" {
 			f.add("OCSP", server.PublicURL+"/ocsp/"+i.KeyID)

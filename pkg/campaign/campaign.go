@@ -3,7 +3,7 @@
 // A campaign is begun after a dry run, whose count the beginner sends back. From then on it stands in the store, and one
 // replica at a time works on it under a lease, in steps: a step revokes some hundred certificates, each with its own
 // audit record, and moves the campaign on, in one transaction. A replica that dies has lost nothing and left nothing half
-// done; another one takes over. Between steps there is a pause as long as the step was, so that other revocations and
+// done; another one takes over. Between steps there is a pause, a third as long as they took, so that other revocations and
 // issuances go on.
 //
 // # What is revoked

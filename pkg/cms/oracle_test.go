@@ -7,6 +7,7 @@ import (
 	"flag"
 	"io"
 	"math"
+	"math/big"
 	mathrand "math/rand/v2"
 	"slices"
 	"strings"
@@ -53,7 +54,7 @@ func openLikeServer(b []byte, r *cms.Recipient) (good bool, err error) {
 
 func TestOracleErrors(t *testing.T) {
 	t.Parallel()
-	rounds := 20
+	rounds := 5
 	if *oracleRounds > 0 {
 		rounds = *oracleRounds
 	}
@@ -153,6 +154,39 @@ func TestOracleRepeats(t *testing.T) {
 	}
 	if got, err := e.Decrypt(random, cms.DecryptOptions{}); err != nil || string(got) != string(good.Plaintext) {
 		t.Errorf("crypto.Decrypter: got %q, %v; a bad padding does not lead to the preset key", got, err)
+	}
+}
+
+// counting notes what a key is asked to decrypt.
+type counting struct {
+	onlyDecrypter
+	asked [][]byte
+}
+
+func (c *counting) Decrypt(r io.Reader, msg []byte, opts crypto.DecrypterOpts) ([]byte, error) {
+	c.asked = append(c.asked, msg)
+	return c.onlyDecrypter.Decrypt(r, msg, opts)
+}
+
+// TestOracleWork: every message costs one operation of the private key, and one that RSA does not turn down at once.
+func TestOracleWork(t *testing.T) {
+	t.Parallel()
+	id, good := oracleTarget(t, 1024)
+	private := id.key.(*rsa.PrivateKey)
+	key := &counting{onlyDecrypter: onlyDecrypter{private}}
+	r, err := cms.NewRecipient(id.certificate, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range raw.BadEnvelopes() {
+		key.asked = nil
+		e := good
+		e.SessionKey = raw.Random(16)
+		b.Edit(&e, &private.PublicKey)
+		_, _ = openLikeServer(e.Bytes(), r)
+		if len(key.asked) != 1 || len(key.asked[0]) != private.Size() || new(big.Int).SetBytes(key.asked[0]).Cmp(private.N) >= 0 {
+			t.Errorf("%s: the key is asked for %x", b.Name, key.asked)
+		}
 	}
 }
 

@@ -47,6 +47,9 @@ func fieldsOf(c any) (map[string]json.RawMessage, error) {
 	var walk func(path string, value json.RawMessage) error
 	walk = func(path string, value json.RawMessage) error {
 		object := map[string]json.RawMessage{}
+		if path == "" && bytes.Equal(value, []byte("{}")) {
+			return nil // a document that says nothing
+		}
 		if len(value) == 0 || value[0] != '{' || bytes.Equal(value, []byte("{}")) {
 			out[path] = value
 			return nil

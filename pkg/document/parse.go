@@ -33,7 +33,7 @@ func Parse[T any](b []byte, noun string) (T, error) {
 			return none, fault.Wrap(fault.BadRequest, err, "%v", err).WithField(misfit(b, t, durationMisfit, ""))
 		}
 		if name, found := strings.CutPrefix(err.Error(), "json: unknown field "); found {
-			return none, fault.New(fault.BadRequest, "a %s has no such field", noun).WithField(misfit(b, t, fieldMisfit, strings.Trim(clip(name), `"`)))
+			return none, fault.New(fault.BadRequest, "%s %s has no such field", article(noun), noun).WithField(misfit(b, t, fieldMisfit, strings.Trim(clip(name), `"`)))
 		}
 		return none, fault.Wrap(fault.BadRequest, err, "the %s is not the JSON of one: %v", noun, err)
 	}
@@ -41,6 +41,14 @@ func Parse[T any](b []byte, noun string) (T, error) {
 		return none, fault.New(fault.BadRequest, "something follows the %s's JSON object", noun)
 	}
 	return v, nil
+}
+
+// article returns the indefinite article of a noun.
+func article(noun string) string {
+	if noun != "" && strings.ContainsRune("aeiou", rune(noun[0])) {
+		return "an"
+	}
+	return "a"
 }
 
 // What misfit looks for.

@@ -1,6 +1,7 @@
 package ocsp
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -10,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -22,6 +24,7 @@ import (
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/issuer"
 	"github.com/certwright/certwright/pkg/pki"
+	"github.com/certwright/certwright/pkg/settings"
 	"github.com/certwright/certwright/pkg/store"
 )
 
@@ -154,7 +157,9 @@ type Responder struct {
 	failing   atomic.Bool // the last answer that needed store, clock or delegate did not get them
 	turn      sync.Mutex  // held by Follow
 	following bool        // guarded by turn
-	seen      int64       // guarded by turn: all status events up to this change have been taken over
+	// settled are the rules of the issuers, by id, that have some. Guarded by turn.
+	settled map[int64]settings.OCSPRules
+	seen    int64 // guarded by turn: all status events up to this change have been taken over
 
 	successful, cached, signed, malformed, internal, tryLater, unauthorized atomic.Int64
 }
@@ -286,7 +291,7 @@ func (r *Responder) kept(ctx context.Context, key *issuer.Key, req *Request) Ans
 	e, f, leader := shard.get(name, r.cfg.Clock.Now())
 	if e != nil {
 		r.cached.Add(1)
-		return r.dated(e.answer, r.cfg.Clock.Now())
+		return r.dated(key, e.answer, r.cfg.Clock.Now())
 	}
 	if !leader {
 		select {
@@ -314,7 +319,7 @@ func (r *Responder) kept(ctx context.Context, key *issuer.Key, req *Request) Ans
 		return shard.put(name, f, gens[0], entry{answer: a, refresh: refresh})
 	})
 	if e := f.kept; e != nil {
-		f.answer = r.dated(e.answer, r.cfg.Clock.Now())
+		f.answer = r.dated(key, e.answer, r.cfg.Clock.Now())
 	}
 	return f.answer
 }
@@ -349,12 +354,20 @@ func (r *Responder) Kept(request []byte) (Answer, bool) {
 		return Answer{}, false
 	}
 	r.cached.Add(1)
-	return r.dated(e.answer, now), true
+	return r.dated(key, e.answer, now), true
+}
+
+// lives returns how long answers about an issuer key's certificates may be used, and kept by caches: as the issuer's settings
+// say, and the process where they say nothing.
+func (r *Responder) lives(key *issuer.Key) (nextUpdate, maxAge time.Duration) {
+	own := &key.Issuer.Settings.OCSP
+	return cmp.Or(time.Duration(own.NextUpdate), r.cfg.NextUpdate), cmp.Or(time.Duration(own.MaxAge), r.cfg.MaxAge)
 }
 
 // dated sets how long an answer may be kept from now on.
-func (r *Responder) dated(a Answer, now time.Time) Answer {
-	a.MaxAge = max(0, min(r.cfg.MaxAge, a.NextUpdate.Sub(now)-time.Second)).Truncate(time.Second)
+func (r *Responder) dated(key *issuer.Key, a Answer, now time.Time) Answer {
+	_, maxAge := r.lives(key)
+	a.MaxAge = max(0, min(maxAge, a.NextUpdate.Sub(now)-time.Second)).Truncate(time.Second)
 	return a
 }
 
@@ -383,10 +396,11 @@ func (r *Responder) sign(ctx context.Context, key *issuer.Key, req *Request) (ti
 	if err != nil {
 		return now, unsigned[TryLater], err
 	}
+	nextUpdate, _ := r.lives(key)
 	a := Answer{
 		Status:     Successful,
 		ThisUpdate: now.Add(-r.cfg.Backdate).Truncate(time.Second),
-		NextUpdate: now.Add(r.cfg.NextUpdate).Truncate(time.Second),
+		NextUpdate: now.Add(nextUpdate).Truncate(time.Second),
 	}
 	data := der.ResponseData{
 		ProducedAt: now.Truncate(time.Second),
@@ -514,6 +528,16 @@ func (r *Responder) Forget(issuerKeyID int64, s pki.SerialNumber) { r.cache.forg
 func (r *Responder) Follow(ctx context.Context, head store.Head) error {
 	r.turn.Lock()
 	defer r.turn.Unlock()
+	settled := map[int64]settings.OCSPRules{}
+	for _, i := range r.cfg.Issuers.Current().Issuers {
+		if i.Settings.OCSP != (settings.OCSPRules{}) {
+			settled[i.ID] = i.Settings.OCSP
+		}
+	}
+	if r.following && !maps.Equal(settled, r.settled) {
+		r.cache.forgetAll() // answers may be good for longer than they are to be from now on
+	}
+	r.settled = settled
 	if !r.following || head.StatusChange < r.seen {
 		// What changed before is in the store that answers from now on rest on.
 		r.cache.forgetAll()

@@ -36,6 +36,7 @@ var tags = []*huma.Tag{
 	{Name: "Server", Description: "What server this is"},
 	{Name: "Issuers", Description: "The CAs, and what verifiers need of them; open to everybody"},
 	{Name: "Certificates", Description: "Issue, find, renew, revoke and hold certificates"},
+	{Name: "Revocations", Description: "Revoke everything that a query finds, and block keys"},
 	{Name: "Profiles", Description: "What certificates are for: the rules by which they are issued"},
 	{Name: "Tokens", Description: "API tokens, and what they may do"},
 	{Name: "Audit", Description: "Who did what, as a chain of records that tells of every change to it"},
@@ -70,6 +71,12 @@ func completeDocument(doc *huma.OpenAPI) {
 		for _, op := range []*huma.Operation{path.Get, path.Post, path.Put, path.Delete} {
 			if op == nil {
 				continue
+			}
+			if op.OperationID == "putProfile" { // which may also create one
+				ok, created := strconv.Itoa(http.StatusOK), strconv.Itoa(http.StatusCreated)
+				op.Responses[created] = &huma.Response{
+					Description: http.StatusText(http.StatusCreated), Headers: maps.Clone(op.Responses[ok].Headers), Content: op.Responses[ok].Content,
+				}
 			}
 			for status, r := range op.Responses {
 				if r.Headers == nil {

@@ -142,8 +142,9 @@ func TestConcurrentEditors(t *testing.T) {
 	}
 }
 
-func TestProfileLimitsOfTokens(t *testing.T) {
-	r := newRig(t)
+func TestProfileLimitsOfTokens(t *testing.T) { onBothStores(t, profileLimitsOfTokens) }
+
+func profileLimitsOfTokens(t *testing.T, r *rig) {
 	r.newToken("limited", map[string]any{"role": "administrator", "profiles": []string{"client"}})
 	for _, s := range [][3]string{
 		{"POST", "/profiles", `{"name":"wide","kind":"server"}`},

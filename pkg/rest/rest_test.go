@@ -18,6 +18,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -29,11 +30,13 @@ import (
 	"github.com/certwright/certwright/pkg/campaign"
 	"github.com/certwright/certwright/pkg/clock"
 	"github.com/certwright/certwright/pkg/crl"
+	"github.com/certwright/certwright/pkg/internal/pgtest"
 	"github.com/certwright/certwright/pkg/issuer"
 	"github.com/certwright/certwright/pkg/keys"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/problem"
 	"github.com/certwright/certwright/pkg/store"
+	"github.com/certwright/certwright/pkg/store/postgres"
 	"github.com/certwright/certwright/pkg/store/sqlite"
 	"github.com/certwright/certwright/pkg/watch"
 )
@@ -54,16 +57,46 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	ctx := t.Context()
+	return newRigOn(t, newSQLite(t))
+}
+
+// onBothStores runs a test on SQLite and on Postgres: who may do what must not depend on the store.
+func onBothStores(t *testing.T, test func(t *testing.T, r *rig)) {
+	t.Run("sqlite", func(t *testing.T) { test(t, newRig(t)) })
+	t.Run("postgres", func(t *testing.T) { test(t, newRigOn(t, newPostgres(t))) })
+}
+
+func newSQLite(t *testing.T) store.Store {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "certwright.db")
-	if _, _, err := sqlite.Migrate(ctx, path); err != nil {
+	if _, _, err := sqlite.Migrate(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}
-	s, err := sqlite.Open(ctx, sqlite.Config{Path: path})
+	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: path})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func newPostgres(t *testing.T) store.Store {
+	t.Helper()
+	dsn := pgtest.Template(t, "rest", func(dsn string) error {
+		_, _, err := postgres.Migrate(context.Background(), dsn)
+		return err
+	})
+	s, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func newRigOn(t *testing.T, s store.Store) *rig {
+	t.Helper()
+	ctx := t.Context()
 	r := &rig{t: t, store: s, tokens: map[string]string{}}
 	sealed := map[string]crypto.Signer{}
 	now := time.Now().UTC().Truncate(time.Microsecond)
@@ -234,6 +267,20 @@ func TestOpenAPIIsCommitted(t *testing.T) {
 	if !bytes.Equal(r.doc, openapi.OpenAPI) {
 		t.Error("api/openapi.yaml is not what the routes say: go test ./pkg/rest -run OpenAPI -update")
 	}
+	var doc struct {
+		Tags  []struct{ Name, Description string }
+		Paths map[string]map[string]struct{ Tags []string }
+	}
+	decodeYAML(t, r.doc, &doc)
+	for path, methods := range doc.Paths {
+		for method, op := range methods {
+			if len(op.Tags) != 1 || !slices.ContainsFunc(doc.Tags, func(tag struct{ Name, Description string }) bool {
+				return tag.Name == op.Tags[0] && tag.Description != ""
+			}) {
+				t.Errorf("%s %s has the tags %q: openapi.go describes none such", method, path, op.Tags)
+			}
+		}
+	}
 	if !bytes.Contains(r.doc, []byte("openapi: 3.1")) {
 		t.Error("the description is not OpenAPI 3.1")
 	}
@@ -299,8 +346,9 @@ var matrix = map[string]string{ // nobody, auditor, enroller, operator, administ
 	"GET /issuers/{issuer}/settings/versions/{version}": "aoA",
 }
 
-func TestRolesByRoutes(t *testing.T) {
-	r := newRig(t)
+func TestRolesByRoutes(t *testing.T) { onBothStores(t, rolesByRoutes) }
+
+func rolesByRoutes(t *testing.T, r *rig) {
 	var doc struct {
 		Paths map[string]map[string]any
 	}
@@ -341,8 +389,9 @@ func TestRolesByRoutes(t *testing.T) {
 	}
 }
 
-func TestEnrollerSeesWhatItIssued(t *testing.T) {
-	r := newRig(t)
+func TestEnrollerSeesWhatItIssued(t *testing.T) { onBothStores(t, enrollerSeesWhatItIssued) }
+
+func enrollerSeesWhatItIssued(t *testing.T, r *rig) {
 	mine, others := r.issue("enroller", "mine"), r.issue("operator", "other")
 	var list struct{ Certificates []Certificate }
 	r.must("enroller", "GET", "/certificates", nil, &list)
@@ -363,8 +412,9 @@ func TestEnrollerSeesWhatItIssued(t *testing.T) {
 	}
 }
 
-func TestTokenLimitsHoldEverywhere(t *testing.T) {
-	r := newRig(t)
+func TestTokenLimitsHoldEverywhere(t *testing.T) { onBothStores(t, tokenLimitsHoldEverywhere) }
+
+func tokenLimitsHoldEverywhere(t *testing.T, r *rig) {
 	c := r.issue("operator", "someone")
 	r.newToken("servers", map[string]any{"role": "operator", "profiles": []string{"server"}})
 	r.newToken("root-only", map[string]any{"role": "operator", "issuers": []string{"root"}})

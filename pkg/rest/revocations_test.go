@@ -100,8 +100,9 @@ func TestRevokeByQuery(t *testing.T) {
 }
 
 // TestRevokeWithinLimits: a token that is limited to a profile revokes nothing else, and sees no campaign but its own.
-func TestRevokeWithinLimits(t *testing.T) {
-	r := newRig(t)
+func TestRevokeWithinLimits(t *testing.T) { onBothStores(t, revokeWithinLimits) }
+
+func revokeWithinLimits(t *testing.T, r *rig) {
 	client := r.issue("operator", "both")
 	var server Certificate
 	r.must("operator", "POST", "/certificates", map[string]any{"csr": newCSR(t, "both.example.com"), "profile": "server", "sans": []string{"DNS:both.example.com"}}, &server)

@@ -9,8 +9,9 @@ import (
 )
 
 // TestNameRulesHoldEverywhere goes every way to a certificate.
-func TestNameRulesHoldEverywhere(t *testing.T) {
-	r := newRig(t)
+func TestNameRulesHoldEverywhere(t *testing.T) { onBothStores(t, nameRulesHoldEverywhere) }
+
+func nameRulesHoldEverywhere(t *testing.T, r *rig) {
 	r.newToken("dev", map[string]any{"role": "administrator", "names": []string{"DNS:*.dev.example.com", "CN:sensor-*", "URI:urn:certwright:client:sensor-*"}})
 	server := func(san string) map[string]any {
 		return map[string]any{"csr": newCSR(t, ""), "profile": "server", "sans": []string{san}}

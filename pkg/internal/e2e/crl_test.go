@@ -20,7 +20,7 @@ const crlLimit = 2 * time.Second
 
 // leaseLimit is how long a replica that was killed may keep the others from making lists: its lease, and the time until
 // they try again.
-const leaseLimit = 7 * time.Second
+const leaseLimit = 4 * time.Second
 
 // TestCRL follows revocations to the lists that verifiers fetch.
 func TestCRL(t *testing.T) {

@@ -56,7 +56,7 @@ func TestDiskFull(t *testing.T) {
 	s := Start(t, Options{Data: filepath.Join(mount, "data")})
 	t.Cleanup(s.Kill) // before the file system goes
 	book, watch := newLedger(), newCRLWatch(t)
-	ids, issuing := issuerKeyIDs(t, s), faultIssuer(t, s, "issuing")
+	ids, issuing := listsOfForms(t, s), faultIssuer(t, s, "issuing")
 	watch.follow(t, ids, s)
 	load := startLoad(t, book, 4, s)
 	load.reach(t, 20*time.Second, 30)

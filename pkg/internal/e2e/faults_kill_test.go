@@ -27,7 +27,7 @@ func TestKillServer(t *testing.T) {
 			}
 			s := Start(t, o)
 			book, watch := newLedger(), newCRLWatch(t)
-			ids := issuerKeyIDs(t, s)
+			ids := listsOfForms(t, s)
 			for range killRounds {
 				stopWatching := watch.follow(t, ids, s)
 				load := startLoad(t, book, 32, s)
@@ -67,7 +67,7 @@ func TestKillDatabase(t *testing.T) {
 	s := Start(t, Options{Database: pg.DSN()})
 	pid := s.PID()
 	book, watch := newLedger(), newCRLWatch(t)
-	ids := issuerKeyIDs(t, s)
+	ids := listsOfForms(t, s)
 	watch.follow(t, ids, s)
 	for range killRounds {
 		load := startLoad(t, book, 32, s)

@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -177,7 +178,7 @@ func (f *faultLoad) reach(t testing.TB, limit time.Duration, more int) {
 // that its lease must end first.
 const (
 	crlSoon  = 2 * time.Second
-	crlLease = 5*time.Second + crlSoon
+	crlLease = 3*time.Second + crlSoon
 )
 
 // verify checks that everything in the ledger is so. The server must be ready, and nothing may be changing.
@@ -253,6 +254,35 @@ func (l *ledger) verify(t *testing.T, s *Server, w *crlWatch, crlLimit time.Dura
 		if !asked[e.SerialNumber.String()] {
 			t.Errorf("the CRL has %x, whose revocation nobody asked for", e.SerialNumber)
 		}
+	}
+
+	// So has the list that each certificate names.
+	byList := map[string][]*big.Int{}
+	for id := range l.revoked {
+		c, err := x509.ParseCertificate(l.certs[id])
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := listOf(c)
+		byList[name] = append(byList[name], c.SerialNumber)
+	}
+	for name, serials := range byList {
+		eventually(t, crlLimit, "every revocation in the CRL "+name, func() error {
+			list := w.fetch(s, name)
+			if list == nil {
+				return errors.New("no CRL")
+			}
+			in := map[string]bool{}
+			for _, e := range list.RevokedCertificateEntries {
+				in[e.SerialNumber.String()] = true
+			}
+			for _, n := range serials {
+				if !in[n.String()] {
+					return fmt.Errorf("%x is missing", n)
+				}
+			}
+			return nil
+		})
 	}
 
 	// OCSP, of the newest.
@@ -493,6 +523,33 @@ func issuerKeyIDs(t testing.TB, s *Server) (ids []string) {
 		ids = append(ids, i.KeyID)
 	}
 	return ids
+}
+
+// listOf names the list that a certificate names, as crlWatch does.
+func listOf(c *x509.Certificate) string {
+	_, name, _ := strings.Cut(c.CRLDistributionPoints[0], "/crl/")
+	return strings.TrimSuffix(name, ".crl")
+}
+
+// listsOfForms has the issuing CA make lists of every form, and returns the names of the lists that there are.
+func listsOfForms(t testing.TB, s *Server) []string {
+	t.Helper()
+	if _, err := s.Client.PutIssuerSettings(t.Context(), "issuing", 0, json.RawMessage(`{"crl":{"form":"sharded","shards":2,"delta":{}}}`)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, "the lists of a sharded issuer", func() error {
+		now, err := s.Client.IssuerSettings(t.Context(), "issuing")
+		if err == nil && now.InForce.Pending != nil {
+			err = errors.New("they are being made")
+		}
+		return err
+	})
+	key := faultIssuer(t, s, "issuing").keyID
+	names := issuerKeyIDs(t, s)
+	for _, scope := range []string{"full/delta", "ca", "s2/0", "s2/0/delta", "s2/1"} {
+		names = append(names, key+"/"+scope)
+	}
+	return names
 }
 
 // checkStore runs the store's own check. On SQLite the server must have ended.

@@ -84,6 +84,7 @@ func BadEnvelopes() []BadEnvelope {
 		}},
 		{"CBC: random blocks", func(e *Envelope, _ *rsa.PublicKey) { e.Ciphertext = Random(len(e.Plaintext) / 16 * 16) }},
 		{"CBC: not whole blocks", func(e *Envelope, _ *rsa.PublicKey) { e.Ciphertext = Random(len(e.Plaintext)/16*16 + 3) }},
+		{"CBC: octets behind the last block", func(e *Envelope, _ *rsa.PublicKey) { e.CiphertextTail = Random(3) }},
 		{"CBC: less than a block", func(e *Envelope, _ *rsa.PublicKey) { e.Ciphertext = Random(15) }},
 		{"CBC: nothing", func(e *Envelope, _ *rsa.PublicKey) { e.Ciphertext = []byte{} }},
 		{"OAEP: garbage, well padded", func(e *Envelope, _ *rsa.PublicKey) {

@@ -139,6 +139,7 @@ type Envelope struct {
 	IV                  []byte
 	Padded              []byte // plaintext with padding
 	Ciphertext          []byte
+	CiphertextTail      []byte // follows what is encrypted
 	EncryptedContent    []byte // the [0] element
 	Originator          []byte // [0] element
 	UnprotectedAttrs    []byte // [1] element
@@ -249,6 +250,7 @@ func (e Envelope) Bytes() []byte {
 		copy(iv, e.IV)
 		cipher.NewCBCEncrypter(b, iv).CryptBlocks(ciphertext, padded)
 	}
+	ciphertext = Join(ciphertext, e.CiphertextTail)
 	recipients := e.Recipients
 	if recipients == nil {
 		recipients = [][]byte{e.RecipientInfo()}
