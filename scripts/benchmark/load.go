@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -29,6 +30,7 @@ const (
 type load struct {
 	url      string // that is posted to
 	headers  string // further header lines
+	status   int    // of a good answer; 0 is 201
 	roots    *x509.CertPool
 	requests []request
 	clients  int
@@ -135,7 +137,8 @@ type client struct {
 	load   *load
 	conn   *tls.Conn
 	in     *bufio.Reader
-	head   []byte // of each request, up to the value of Content-Length
+	path   string // of requests that have none
+	head   []byte // of each request, behind the path and up to the value of Content-Length
 	out    []byte // the request that is sent
 	answer bytes.Buffer
 
@@ -155,7 +158,8 @@ func (l *load) connect(ctx context.Context, u *url.URL) (*client, error) {
 		return nil, err
 	}
 	c := &client{load: l, conn: conn.(*tls.Conn), in: bufio.NewReaderSize(conn, 16<<10)}
-	c.head = fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\n%sContent-Type: application/json\r\nContent-Length: ", u.RequestURI(), u.Host, l.headers)
+	c.path = u.RequestURI()
+	c.head = fmt.Appendf(nil, " HTTP/1.1\r\nHost: %s\r\n%sContent-Type: application/json\r\nContent-Length: ", u.Host, l.headers)
 	return c, nil
 }
 
@@ -169,7 +173,7 @@ func (c *client) loop(ctx context.Context, number int, phase *atomic.Int32) erro
 		r := &requests[n%len(requests)]
 		c.rounds = n/len(requests) + 1
 		began := time.Now()
-		header, err := c.post(began, r.body)
+		header, err := c.post(began, cmp.Or(r.path, c.path), r.body)
 		took := time.Since(began)
 		if err != nil {
 			return fmt.Errorf("request for %s: %w", r.name, err)
@@ -188,12 +192,13 @@ func (c *client) loop(ctx context.Context, number int, phase *atomic.Int32) erro
 	}
 }
 
-// post sends a body and reads the whole answer, which must be 201.
-func (c *client) post(now time.Time, body []byte) (http.Header, error) {
+// post sends a body and reads the whole answer, which must be a good one.
+func (c *client) post(now time.Time, path string, body []byte) (http.Header, error) {
 	if err := c.conn.SetDeadline(now.Add(requestTimeout)); err != nil {
 		return nil, err
 	}
-	c.out = strconv.AppendInt(append(c.out[:0], c.head...), int64(len(body)), 10)
+	c.out = append(append(append(c.out[:0], "POST "...), path...), c.head...)
+	c.out = strconv.AppendInt(c.out, int64(len(body)), 10)
 	c.out = append(append(c.out, "\r\n\r\n"...), body...)
 	if _, err := c.conn.Write(c.out); err != nil {
 		return nil, err
@@ -207,7 +212,7 @@ func (c *client) post(now time.Time, body []byte) (http.Header, error) {
 	if _, err := io.Copy(&c.answer, answer.Body); err != nil {
 		return nil, err
 	}
-	if answer.StatusCode != http.StatusCreated {
+	if answer.StatusCode != cmp.Or(c.load.status, http.StatusCreated) {
 		return nil, fmt.Errorf("%s: %s", answer.Status, bytes.TrimSpace(c.answer.Bytes()))
 	}
 	return answer.Header, nil

@@ -16,6 +16,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -59,6 +60,7 @@ type options struct {
 	nginx       string
 	cfssl       string
 	openssl     string
+	revoked     int // of crl
 }
 
 func run(ctx context.Context, args []string) error {
@@ -81,9 +83,18 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&o.nginx, "nginx", "", "have ocsp measure this nginx too, `FILE`")
 	flags.StringVar(&o.cfssl, "cfssl", "", "have ocsp measure this cfssl too, `FILE`")
 	flags.StringVar(&o.openssl, "openssl", "", "have ocsp measure this openssl too, `FILE`")
+	flags.IntVar(&o.revoked, "revoked", manyRevoked, "how many certificates are revoked, for crl")
 	operations := map[string]func() (any, error){
 		"issue": func() (any, error) { return issue(ctx, o) },
 		"ocsp":  func() (any, error) { return measureOCSP(ctx, o) },
+		"crl":   func() (any, error) { return measureCRL(ctx, o) },
+	}
+	if len(args) == 2 && args[0] == making { // a process of crl
+		n, err := strconv.Atoi(args[1])
+		if err != nil {
+			return err
+		}
+		return makeX509(n)
 	}
 	operation := func() (any, error) { return nil, nil }
 	if len(args) > 0 {
@@ -121,6 +132,8 @@ func run(ctx context.Context, args []string) error {
 		return wrong("--duration is a second or more, not %s", o.duration)
 	case o.serials < 1:
 		return wrong("--serials is 1 or more, not %d", o.serials)
+	case o.revoked < 10*fewRevoked:
+		return wrong("--revoked is %d or more, not %d", 10*fewRevoked, o.revoked)
 	case o.key != keyP256 && o.key != keyRSA2048:
 		return wrong("--key is %s or %s, not %q", keyP256, keyRSA2048, o.key)
 	case store != "sqlite" && (o.database == "" || o.postmaster == 0):

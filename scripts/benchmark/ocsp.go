@@ -293,18 +293,34 @@ func fillStore(ctx context.Context, path string, n int) (serials []*big.Int, err
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	set, err := s.AllIssuers(ctx)
+	key, err := issuingKey(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	var key pki.IssuerKey
+	return fillCertificates(ctx, s, key, n)
+}
+
+// issuingKey returns the key of the issuing CA.
+func issuingKey(ctx context.Context, s store.Issuers) (pki.IssuerKey, error) {
+	set, err := s.AllIssuers(ctx)
+	if err != nil {
+		return pki.IssuerKey{}, err
+	}
 	for _, i := range set.Issuers {
 		for _, k := range set.Keys {
 			if k.IssuerID == i.ID && !i.Root {
-				key = k
+				return k, nil
 			}
 		}
 	}
+	return pki.IssuerKey{}, errors.New("there is no issuing CA")
+}
+
+// fingerprintOf is what fillCertificates gives the certificate of a serial number.
+func fingerprintOf(serial *big.Int) pki.Fingerprint { return sha256.Sum256(serial.Bytes()) }
+
+// fillCertificates writes rows of good certificates, and returns their serial numbers.
+func fillCertificates(ctx context.Context, s store.Certificates, key pki.IssuerKey, n int) (serials []*big.Int, err error) {
 	now := time.Now().UTC().Truncate(time.Second)
 	serials = make([]*big.Int, n)
 	var next atomic.Int64
@@ -320,13 +336,13 @@ func fillStore(ctx context.Context, path string, n int) (serials []*big.Int, err
 				return err
 			}
 			serials[i] = new(big.Int).SetBytes(serial.Bytes())
-			f := sha256.Sum256([]byte(serial))
+			f := fingerprintOf(serials[i])
 			c := pki.Certificate{
 				IssuerID: key.IssuerID, IssuerKeyID: key.ID, Serial: serial, Fingerprint: f, SPKIHash: f, CRLScope: pki.ScopeFull,
 				Subject: "CN=" + strconv.Itoa(i), Profile: "client", ProfileVersion: 1, Requester: "system", Protocol: "import",
 				NotBefore: now, NotAfter: end, IssuedAt: now,
 			}
-			record := audit.Record{Time: now, Actor: "system", Action: audit.ActionIssue, Target: pki.Fingerprint(f).String()}
+			record := audit.Record{Time: now, Actor: "system", Action: audit.ActionIssue, Target: f.String()}
 			if err := s.RecordIssuance(ctx, store.Issuance{Certificate: c, Record: record}); err != nil {
 				return err
 			}

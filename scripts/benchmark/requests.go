@@ -31,6 +31,7 @@ type request struct {
 	key  crypto.PublicKey
 	der  []byte
 	body []byte // that is posted
+	path string // where; empty: the load's
 }
 
 func (r *request) pem() string {
