@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -165,6 +166,9 @@ func (o *outage) unavailable(t *testing.T, limit time.Duration, skip ...string) 
 
 func (o *outage) tellsNothing(t testing.TB, name string, body []byte) {
 	t.Helper()
+	for block, rest := pem.Decode(body); block != nil; block, rest = pem.Decode(body) {
+		body = rest // three letters can stand in any base64
+	}
 	for _, secret := range o.secrets {
 		if bytes.Contains(bytes.ToLower(body), []byte(strings.ToLower(secret))) {
 			t.Errorf("%s: the answer tells %q: %.500s", name, secret, body)
