@@ -30,7 +30,7 @@ var floors = [][]string{
 	2: {"pkg/profile", "pkg/settings", "pkg/csr", "pkg/cms", "pkg/audit", "pkg/problem"},
 	3: {"pkg/store"},
 	4: {"pkg/store/postgres", "pkg/store/sqlite", "pkg/store/storetest"},
-	5: {"pkg/issuer", "pkg/auth", "pkg/lease", "pkg/device", "pkg/watch", "pkg/transfer"},
+	5: {"pkg/issuer", "pkg/auth", "pkg/lease", "pkg/device", "pkg/enrollment", "pkg/watch", "pkg/transfer"},
 	6: {"pkg/ca", "pkg/crl", "pkg/ocsp", "pkg/campaign", "pkg/export", "pkg/publication", "pkg/internal/certtest"},
 	7: {
 		"pkg/rest", "pkg/scep", "pkg/publish", "pkg/console", "pkg/est", "pkg/acme", "pkg/cmp",

@@ -22,6 +22,7 @@ Every command explains itself: «certwright COMMAND --help».
 const (
 	groupCertificates = "certificates"
 	groupAuthority    = "authority"
+	groupDevices      = "devices"
 	groupServer       = "server"
 	groupHere         = "here"
 )
@@ -55,6 +56,7 @@ Exit codes: 0 it worked, 1 it did not, 2 the command line is wrong.`,
 	root.AddGroup(
 		&cobra.Group{ID: groupCertificates, Title: "Certificates:"},
 		&cobra.Group{ID: groupAuthority, Title: "The authority:"},
+		&cobra.Group{ID: groupDevices, Title: "Devices:"},
 		&cobra.Group{ID: groupServer, Title: "The server:"},
 		&cobra.Group{ID: groupHere, Title: "You and this program:"},
 	)
@@ -63,6 +65,7 @@ Exit codes: 0 it worked, 1 it did not, 2 the command line is wrong.`,
 	root.AddCommand(
 		newCertCommand(env), newRevocationCommand(env),
 		newIssuerCommand(env), newCRLCommand(env), newTrustCommand(env), newProfileCommand(env), newApplyCommand(env), newTokenCommand(env), newAuditCommand(env),
+		newSCEPCommand(env), newChallengeCommand(env),
 		newServeCommand(env), newStoreCommand(env), newCheckCommand(env), newHealthCheckCommand(env), newKeyCommand(env), newAdminCommand(env),
 		newLoginCommand(env), newLogoutCommand(env), newContextCommand(env), newWhoAmICommand(env),
 		newVersionCommand(env), newManCommand(),

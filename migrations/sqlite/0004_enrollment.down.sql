@@ -1,3 +1,4 @@
+DROP INDEX certificate_replaces;
 DROP TABLE enrollment;
 DROP TABLE challenge;
 DROP TABLE enrollment_point;

@@ -18,6 +18,9 @@ CREATE TABLE ra_certificate (
     PRIMARY KEY (issuer_id, number)
 ) STRICT;
 
+-- Whether a certificate was renewed already.
+CREATE INDEX certificate_replaces ON certificate (replaces) WHERE replaces IS NOT NULL;
+
 -- config is kept octet by octet as the administrator wrote it, as in profile.
 CREATE TABLE enrollment_point (
     name       TEXT NOT NULL,

@@ -184,6 +184,11 @@ type Request struct {
 	// Idempotency, when not nil, makes the request safe to repeat; its fingerprint and warnings are set here. When the
 	// request has got its certificate before, the error is a Conflict with a store.IssuedBeforeError.
 	Idempotency *store.Idempotency
+	// Enrollment, when not nil, is written with the certificate, whose fingerprint is set here. The errors are those of
+	// store.Certificates.
+	Enrollment *store.EnrollmentChange
+	// Detail is added to the audit record.
+	Detail map[string]string
 
 	replaces    pki.Fingerprint
 	predecessor *store.Predecessor // of what replaces names
@@ -289,6 +294,11 @@ func (a *Authority) issue(ctx context.Context, key *issuer.Key, p *Profile, r Re
 		own.Warnings = c.Warnings
 		idempotency = &own
 	}
+	enrollment := r.Enrollment
+	if enrollment != nil {
+		own := *enrollment
+		enrollment = &own
+	}
 	for draw := 1; ; draw++ {
 		serial, err := pki.NewSerialNumber(a.cfg.Random, c.NotAfter, now)
 		if err != nil {
@@ -301,8 +311,11 @@ func (a *Authority) issue(ctx context.Context, key *issuer.Key, p *Profile, r Re
 			return nil, err
 		}
 		record.Fingerprint = sha256.Sum256(record.DER)
+		if enrollment != nil {
+			enrollment.Enrollment.Issued = record.Fingerprint
+		}
 		err = a.cfg.Store.RecordIssuance(ctx, store.Issuance{
-			Certificate: record, ReserveKey: p.Internal() || p.IsCA(), Idempotency: idempotency, Predecessor: r.predecessor,
+			Certificate: record, ReserveKey: p.Internal() || p.IsCA(), Idempotency: idempotency, Predecessor: r.predecessor, Enrollment: enrollment,
 			Record: auditRecord(now, r, record, key),
 		})
 		if errors.Is(err, store.ErrSerialTaken) {
@@ -400,6 +413,7 @@ func auditRecord(now time.Time, r Request, c pki.Certificate, key *issuer.Key) a
 	if c.Replaces != (pki.Fingerprint{}) {
 		detail["replaces"] = c.Replaces.String()
 	}
+	maps.Copy(detail, r.Detail)
 	return audit.Record{
 		Time: now, Action: r.action, Actor: r.Principal.Name, Role: r.Principal.Role.String(), Source: r.Principal.Source,
 		RequestID: r.RequestID, Target: "certificate/" + c.Fingerprint.String(), Detail: detail,

@@ -22,6 +22,12 @@ type RenewRequest struct {
 	CSR         *csr.Request       // with a new key; nil keeps the key. Its names are ignored.
 	Validity    time.Duration      // zero means the profile's default
 	Idempotency *store.Idempotency // as in Request
+
+	TransactionID string
+	Enrollment    *store.EnrollmentChange // as in Request
+	Detail        map[string]string       // as in Request
+	// Ended allows the renewal of a certificate that has ended: somebody has decided so.
+	Ended bool
 }
 
 // Renew makes the successor of a certificate that is in force. One that is revoked, on hold or has ended is refused with
@@ -38,7 +44,7 @@ func (a *Authority) Renew(ctx context.Context, r RenewRequest) (_ *Issued, err e
 	switch {
 	case old.Revocation != nil:
 		return nil, store.RefusePredecessor(old.Revocation.Status)
-	case now.After(old.NotAfter):
+	case now.After(old.NotAfter) && !r.Ended:
 		return nil, fault.New(fault.PolicyRefused, "the certificate ended on %s and cannot be renewed", old.NotAfter.Format(time.RFC3339)).WithHint("issue a new one")
 	case old.DER == nil:
 		return nil, fault.New(fault.PolicyRefused, "the certificate was imported without its contents and cannot be renewed").WithHint("issue a new one")
@@ -63,7 +69,7 @@ func (a *Authority) Renew(ctx context.Context, r RenewRequest) (_ *Issued, err e
 	}
 	req := Request{
 		Principal: r.Principal, RequestID: r.RequestID, Protocol: r.Protocol, Validity: r.Validity, Device: old.Device,
-		Idempotency: r.Idempotency, replaces: old.Fingerprint, predecessor: store.PredecessorOf(old), action: audit.ActionRenew,
+		Idempotency: r.Idempotency, TransactionID: r.TransactionID, Enrollment: r.Enrollment, Detail: r.Detail, replaces: old.Fingerprint, predecessor: store.PredecessorOf(old), action: audit.ActionRenew,
 	}
 	if req.Subject, req.SANs, err = csr.Names(c); err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "reading the names of a certificate of ours")

@@ -61,6 +61,7 @@ type Config struct {
 	Init Init `yaml:"init"`
 	CRL  CRL  `yaml:"crl"`
 	OCSP OCSP `yaml:"ocsp"`
+	SCEP SCEP `yaml:"scep"`
 	Log  Log  `yaml:"log"`
 
 	Limits Limits `yaml:"limits"`
@@ -156,6 +157,14 @@ type Export struct {
 	// CredentialsFile has the form of ~/.aws/credentials. Default: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the
 	// environment, else ~/.aws/credentials, else the role of the machine.
 	CredentialsFile string `yaml:"credentials_file"`
+}
+
+// SCEP says how devices are served that enroll by SCEP. Enrollment points are no settings of the process: see
+// certwright scep.
+type SCEP struct {
+	// RAKeyAge is how long a key of the registration authority that was replaced still decrypts, for devices that were off
+	// meanwhile. Default: 17520h (two years).
+	RAKeyAge Duration `yaml:"ra_key_age"`
 }
 
 // Log says how the log is written, to standard error.
@@ -401,6 +410,7 @@ func (c *Config) Complete() error {
 	setDuration(&c.OCSP.MaxAge, time.Minute)
 	setDuration(&c.OCSP.MaxStale, time.Minute)
 	setDefault(&c.OCSP.Unknown, "unauthorized")
+	setDuration(&c.SCEP.RAKeyAge, 2*365*24*time.Hour)
 	if c.OCSP.MaxAge >= c.OCSP.NextUpdate {
 		return wrong("ocsp.max_age", "%s is not below ocsp.next_update (%s)", time.Duration(c.OCSP.MaxAge), time.Duration(c.OCSP.NextUpdate))
 	}

@@ -166,6 +166,12 @@ func (k Key) DecryptSessionKey(ciphertext, key []byte) error {
 	return rsa.DecryptPKCS1v15SessionKey(rand.Reader, decrypter, ciphertext, key)
 }
 
+// ForRA returns the same key as one of [PurposeRA], which decrypts. It is for
+// an issuer's RSA key that has to serve devices which know no RA: whoever finds
+// a way to have it decrypt what he likes can make it sign what he likes, so
+// that nothing but an administrator's express wish leads here.
+func (k Key) ForRA() (*Key, error) { return New(PurposeRA, k.k().signer) }
+
 // String shows purpose, algorithm and key id.
 func (k Key) String() string {
 	if k.k == nil {

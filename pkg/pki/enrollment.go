@@ -68,7 +68,7 @@ type Enrollment struct {
 	ID         string
 	State      EnrollmentState
 	CSRHash    [32]byte    // SHA-256 of the whole request
-	SignerHash [32]byte    // SHA-256 of the certificate that signed the message
+	SignerHash [32]byte    // SHA-256 of the SubjectPublicKeyInfo that signed the message
 	Challenge  string      // ID of the one-time challenge; empty if none
 	Issued     Fingerprint // zero while there is none
 	Replaces   Fingerprint // the certificate that it renews; zero if none

@@ -27,6 +27,10 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/certwright/certwright/pkg/audit"
+	"github.com/certwright/certwright/pkg/pki"
+	"github.com/certwright/certwright/pkg/store"
 )
 
 var (
@@ -493,6 +497,24 @@ func TestConformance(t *testing.T) {
 		configs = append(configs, v)
 	}
 	g.known["ProfileConfig"] = configs
+	// Whether settings are granted before their versions are asked for must not be a matter of luck.
+	if w := r.send("administrator", "PUT", "/issuers/issuing/settings", `{"crl":{"nextUpdate":"3d"}}`, "If-Match", `"0"`); w.Code != http.StatusOK {
+		t.Fatalf("settings of an issuer: %d %s", w.Code, w.Body)
+	}
+	g.known["getIssuerSettingsVersion.issuer"], g.known["getIssuerSettingsVersion.version"] = []any{"issuing"}, []any{"1"}
+	g.known["point"] = []any{"default"}
+	g.known["putEnrollmentPoint.point"] = []any{"fuzz-1", "fuzz-2", "fuzz-3"}
+	g.known["PutPointInputBody"] = []any{
+		map[string]any{"settings": map[string]any{"approval": true}}, map[string]any{"settings": map[string]any{"profile": "device"}, "static_challenge": "a long challenge"},
+	}
+	waits := pki.Enrollment{
+		ID: "WAITING", Point: "default", Version: 1, State: pki.EnrollmentPending, Subject: "CN=device", Profile: "device",
+		CreatedAt: r.config.Now(), UpdatedAt: r.config.Now(), ExpiresAt: r.config.Now().Add(time.Hour),
+	}
+	if err := r.store.PutEnrollment(t.Context(), store.EnrollmentChange{Enrollment: waits, Record: audit.Record{Time: r.config.Now(), Action: audit.ActionPending}}); err != nil {
+		t.Fatal(err)
+	}
+	g.known["approveEnrollment.id"], g.known["denyEnrollment.id"] = []any{waits.ID}, []any{waits.ID}
 	whoever := map[string]*http.Client{}
 	for _, who := range []string{"", "auditor", "enroller", "operator", "administrator"} {
 		whoever[who] = newClient(server, nil)

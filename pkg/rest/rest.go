@@ -23,6 +23,7 @@ import (
 	"github.com/certwright/certwright/pkg/clock"
 	"github.com/certwright/certwright/pkg/crl"
 	"github.com/certwright/certwright/pkg/csr"
+	"github.com/certwright/certwright/pkg/enrollment"
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/issuer"
 	"github.com/certwright/certwright/pkg/pki"
@@ -81,6 +82,12 @@ type Config struct {
 	Age func() time.Duration
 	// Metrics writes the server's figures, in the text format of Prometheus.
 	Metrics http.Handler
+	// Points are the enrollment points, Enrollments what is kept of them, Decisions settle requests that wait, and RAs tell of
+	// registration authorities.
+	Points      *enrollment.Points
+	Enrollments EnrollmentStore
+	Decisions   Decisions
+	RAs         RAs
 	// Server is what GET /server tells.
 	Server Server
 	// Limits bounds what requests may cost. The zero value has the defaults.
@@ -177,6 +184,17 @@ func (a *api) routes() {
 	route(a, readAll, http.MethodPost, "/profiles/check", "checkProfile", "Profiles", "Check a configuration, and compare it with the profile in force; changes nothing", a.checkProfile)
 	route(a, enroll, http.MethodPost, "/profiles/{profile}/dry-run", "dryRunProfile", "Profiles", "Show the certificate that a CSR would get; issues nothing", a.dryRunProfile)
 
+	route(a, readAll, http.MethodGet, "/scep/points", "listEnrollmentPoints", "Enrollment", "List the enrollment points", a.listPoints)
+	route(a, readAll, http.MethodGet, "/scep/points/{point}", "getEnrollmentPoint", "Enrollment", "Show an enrollment point with its settings", a.getPoint)
+	route(a, administrate, http.MethodPut, "/scep/points/{point}", "putEnrollmentPoint", "Enrollment", "Change an enrollment point, or create it", a.putPoint)
+	route(a, administrate, http.MethodPost, "/issuers/{issuer}/ra/rotate", "rotateRA", "Enrollment", "Give the RA of an issuer a new key", a.rotateRA)
+	route(a, readAll, http.MethodGet, "/challenges", "listChallenges", "Enrollment", "List one-time challenges, newest first", a.listChallenges)
+	route(a, handOutKey, http.MethodPost, "/challenges", "createChallenge", "Enrollment", "Create a one-time challenge; its text is shown once", a.createChallenge)
+	route(a, operate, http.MethodDelete, "/challenges/{id}", "revokeChallenge", "Enrollment", "Revoke a one-time challenge", a.revokeChallenge)
+	route(a, readAll, http.MethodGet, "/enrollments", "listEnrollments", "Enrollment", "List requests that wait, or have waited, for a person, newest first", a.listEnrollments)
+	route(a, operate, http.MethodPost, "/enrollments/{id}/approve", "approveEnrollment", "Enrollment", "Approve a request: its certificate is issued", a.approveEnrollment)
+	route(a, operate, http.MethodPost, "/enrollments/{id}/deny", "denyEnrollment", "Enrollment", "Deny a request", a.denyEnrollment)
+
 	route(a, administrate, http.MethodGet, "/tokens", "listTokens", "Tokens", "List the API tokens", a.listTokens)
 	route(a, administrate, http.MethodPost, "/tokens", "createToken", "Tokens", "Create an API token; its text is shown once", a.createToken)
 	route(a, administrate, http.MethodDelete, "/tokens/{id}", "revokeToken", "Tokens", "Revoke an API token", a.revokeToken)
@@ -193,7 +211,8 @@ func (a *api) routes() {
 
 // New returns the API's handler, to be mounted at Root, and its OpenAPI description in YAML.
 func New(cfg Config) (http.Handler, []byte, error) {
-	if cfg.Store == nil || cfg.CA == nil || cfg.Issuers == nil || cfg.CRLs == nil || cfg.Campaigns == nil || cfg.Tokens == nil || cfg.Sync == nil || cfg.Now == nil || cfg.Clock == nil || cfg.Age == nil || cfg.Metrics == nil {
+	if cfg.Store == nil || cfg.CA == nil || cfg.Issuers == nil || cfg.CRLs == nil || cfg.Campaigns == nil || cfg.Tokens == nil || cfg.Sync == nil || cfg.Now == nil || cfg.Clock == nil || cfg.Age == nil || cfg.Metrics == nil ||
+		cfg.Points == nil || cfg.Enrollments == nil || cfg.Decisions == nil || cfg.RAs == nil {
 		return nil, nil, errors.New("rest: incomplete config")
 	}
 	if cfg.Logger == nil {

@@ -30,6 +30,7 @@ import (
 	"github.com/certwright/certwright/pkg/campaign"
 	"github.com/certwright/certwright/pkg/clock"
 	"github.com/certwright/certwright/pkg/crl"
+	"github.com/certwright/certwright/pkg/enrollment"
 	"github.com/certwright/certwright/pkg/internal/pgtest"
 	"github.com/certwright/certwright/pkg/issuer"
 	"github.com/certwright/certwright/pkg/keys"
@@ -53,6 +54,35 @@ type rig struct {
 	sync    func(context.Context) error
 	config  Config
 	idle    func() // has campaigns rest for the remainder of the test
+}
+
+// openSealer seals nothing.
+type openSealer struct{}
+
+func (openSealer) Seal(_ string, secret []byte) ([]byte, error) { return secret, nil }
+func (openSealer) Open(_ string, sealed []byte) ([]byte, error) { return sealed, nil }
+
+// noDevices stands where the SCEP front-end is, which is a neighbour of this package: no device has asked for anything.
+// What it decides is tested there, and with this API in front of it in pkg/internal/e2e.
+type noDevices struct {
+	store   store.Store
+	issuers *issuer.Set
+}
+
+func (d noDevices) Approve(ctx context.Context, _ pki.Principal, _, id string) (pki.Enrollment, error) {
+	return d.store.EnrollmentByID(ctx, id)
+}
+
+func (d noDevices) Deny(ctx context.Context, _ pki.Principal, _, id, _ string) (pki.Enrollment, error) {
+	return d.store.EnrollmentByID(ctx, id)
+}
+
+func (d noDevices) Certificate(id int64) *x509.Certificate {
+	return d.issuers.Current().ByID(id).Current.Certificate
+}
+
+func (noDevices) Rotate(context.Context, *issuer.Issuer, pki.Principal) error {
+	return nil
 }
 
 func newRig(t *testing.T) *rig {
@@ -149,6 +179,14 @@ func newRigOn(t *testing.T, s store.Store) *rig {
 	w.Follow("issuers", func(ctx context.Context, _ store.Head) error { return issuers.Reload(ctx) })
 	w.Follow("authority", authority.Follow)
 	w.Follow("tokens", tokens.Follow)
+	points, err := enrollment.NewPoints(enrollment.PointsConfig{Store: s, Sealer: openSealer{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := points.EnsureDefault(ctx, now); err != nil {
+		t.Fatal(err)
+	}
+	w.Follow("points", points.Follow)
 	r.sync = w.Sync
 	if err := w.Sync(ctx); err != nil {
 		t.Fatal(err)
@@ -156,7 +194,8 @@ func newRigOn(t *testing.T, s store.Store) *rig {
 	r.config = Config{
 		Store: s, CA: authority, Issuers: issuers, CRLs: crls, Campaigns: campaigns, Tokens: tokens, Sync: w.Sync, Now: guard.Now, Clock: guard, Age: func() time.Duration { return 0 },
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "certwright_test 1\n") }),
-		Server:  Server{Version: "test", PublicURL: "http://pki.example.com", Store: "sqlite"},
+		Points:  points, Enrollments: s, Decisions: noDevices{s, issuers}, RAs: noDevices{s, issuers},
+		Server: Server{Version: "test", PublicURL: "http://pki.example.com", Store: "sqlite"},
 	}
 	h, doc, err := New(r.config)
 	if err != nil {
@@ -344,6 +383,16 @@ var matrix = map[string]string{ // nobody, auditor, enroller, operator, administ
 	"POST /issuers/{issuer}/settings/check":             "aoA",
 	"GET /issuers/{issuer}/settings/history":            "aoA",
 	"GET /issuers/{issuer}/settings/versions/{version}": "aoA",
+	"GET /scep/points":                                  "aoA",
+	"GET /scep/points/{point}":                          "aoA",
+	"PUT /scep/points/{point}":                          "A",
+	"POST /issuers/{issuer}/ra/rotate":                  "A",
+	"GET /challenges":                                   "aoA",
+	"POST /challenges":                                  "oA",
+	"DELETE /challenges/{id}":                           "oA",
+	"GET /enrollments":                                  "aoA",
+	"POST /enrollments/{id}/approve":                    "oA",
+	"POST /enrollments/{id}/deny":                       "oA",
 }
 
 func TestRolesByRoutes(t *testing.T) { onBothStores(t, rolesByRoutes) }
@@ -353,7 +402,7 @@ func rolesByRoutes(t *testing.T, r *rig) {
 		Paths map[string]map[string]any
 	}
 	decodeYAML(t, r.doc, &doc)
-	fill := strings.NewReplacer("{issuer}", "issuing", "{serial}", "01", "{id}", strings.Repeat("ab", 32), "{spki_sha256}", strings.Repeat("cd", 32), "{profile}", "server", "{version}", "1",
+	fill := strings.NewReplacer("{issuer}", "issuing", "{serial}", "01", "{id}", strings.Repeat("ab", 32), "{spki_sha256}", strings.Repeat("cd", 32), "{profile}", "server", "{point}", "default", "{version}", "1",
 		"/audit/follow", "/audit/follow?after=1000000000") // else its answer has no end
 	seen := 0
 	for path, methods := range doc.Paths {

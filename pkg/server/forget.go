@@ -22,6 +22,11 @@ func (s *Server) forgetRequests(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		if _, err := s.clock.Check(); err == nil {
+			if err := s.scep.Prune(ctx); err != nil && ctx.Err() == nil {
+				s.log.Warn("old enrollments cannot be forgotten now", "err", err)
+			}
+		}
 		for n := forgetStep; n == forgetStep && ctx.Err() == nil; {
 			// While the clock is not trusted it may be ahead, and a key must not end early.
 			now, err := s.clock.Check()

@@ -235,6 +235,11 @@ func (s *Server) facts() []fact {
 	kind := s.storeKind()
 
 	list := []fact{
+		{"certwright_scep_operations_total", "SCEP messages by operation and outcome; operation legacy counts messages that a legacy switch let in.", []string{"operation", "outcome"}, func(put func(float64, ...string)) {
+			for _, c := range s.scep.Counts() {
+				put(float64(c.Number), c.Operation, c.Outcome)
+			}
+		}},
 		{"certwright_build_info", "1, with what is running.", []string{"version", "goversion", "store"}, func(put func(float64, ...string)) {
 			put(1, s.Version, runtime.Version(), kind)
 		}},

@@ -34,6 +34,7 @@ import (
 	"github.com/certwright/certwright/pkg/config"
 	"github.com/certwright/certwright/pkg/crl"
 	"github.com/certwright/certwright/pkg/csr"
+	"github.com/certwright/certwright/pkg/enrollment"
 	"github.com/certwright/certwright/pkg/export"
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/issuer"
@@ -43,6 +44,7 @@ import (
 	"github.com/certwright/certwright/pkg/publication"
 	"github.com/certwright/certwright/pkg/publish"
 	"github.com/certwright/certwright/pkg/rest"
+	"github.com/certwright/certwright/pkg/scep"
 	"github.com/certwright/certwright/pkg/settings"
 	"github.com/certwright/certwright/pkg/store"
 	"github.com/certwright/certwright/pkg/watch"
@@ -116,6 +118,11 @@ type Server struct {
 	metrics   *metrics
 	export    *export.Exporter // nil: nothing is exported
 	seen      *publication.Tracker
+
+	sealer sealer
+	points *enrollment.Points
+	ra     *scep.RA
+	scep   *scep.Handler
 }
 
 // listening is an open listener with what serves it.
@@ -294,6 +301,9 @@ func (s *Server) build(ctx context.Context, kek *keys.KEK, o Options) (err error
 	}); err != nil {
 		return err
 	}
+	if err := s.buildEnrollment(ctx, kek); err != nil {
+		return err
+	}
 	if s.watcher, err = watch.New(watch.Config{Store: s.store, Logger: s.log}); err != nil {
 		return err
 	}
@@ -330,6 +340,8 @@ func (s *Server) build(ctx context.Context, kek *keys.KEK, o Options) (err error
 	s.watcher.Follow("issuers", s.followIssuers())
 	s.watcher.Follow("authority", s.ca.Follow)
 	s.watcher.Follow("tokens", s.tokens.Follow)
+	s.watcher.Follow("enrollment points", s.points.Follow)
+	s.watcher.Follow("registration authorities", s.ra.Follow)
 	s.watcher.Follow("ocsp", s.ocsp.Follow)
 	s.watcher.Follow("crl", s.crls.Follow)
 	s.watcher.Follow("publication", s.seen.Follow)
@@ -447,13 +459,17 @@ func (s *Server) handlers() error {
 	if err != nil {
 		return err
 	}
+	if err := s.buildSCEP(csr.Parser{KeyRules: rules}); err != nil {
+		return err
+	}
 	api, _, err := rest.New(rest.Config{
 		CSRParser: csr.Parser{KeyRules: rules},
 		Store:     s.store, CA: s.ca, Issuers: s.issuers, CRLs: s.crls, Campaigns: s.campaigns, Tokens: s.tokens, Sync: s.watcher.Sync, Now: s.clock.Now, Clock: s.clock, Age: s.watcher.Age,
 		Metrics: s.metrics.handler,
-		Server:  rest.Server{Version: s.Version, PublicURL: s.PublicURL, Store: s.storeKind(), Started: s.started.Truncate(time.Second)},
-		Limits:  limitsOf(s.cfg.Limits),
-		Logger:  s.log,
+		Points:  s.points, Enrollments: s.store, Decisions: s.scep, RAs: s.ra,
+		Server: rest.Server{Version: s.Version, PublicURL: s.PublicURL, Store: s.storeKind(), Started: s.started.Truncate(time.Second)},
+		Limits: limitsOf(s.cfg.Limits),
+		Logger: s.log,
 	})
 	if err != nil {
 		return err
@@ -481,7 +497,9 @@ func (s *Server) handlers() error {
 		}
 		switch l.name {
 		case "http":
-			l.server.Handler = pages(l.name, false)
+			r := pages(l.name, false)
+			s.scep.Routes(r)
+			l.server.Handler = r
 			l.server.IdleTimeout = 30 * time.Second
 			if l.plain, err = publish.NewListener(publish.ListenerConfig{Listener: l.l, Handler: pub, MaxConns: maxPlainConns(), Served: s.metrics.served(l.name), Logger: s.log}); err != nil {
 				return err
@@ -632,6 +650,9 @@ func (s *Server) maintain(ctx context.Context) {
 func (s *Server) renewOwn(ctx context.Context) {
 	if err := s.own.renew(ctx); err != nil {
 		s.log.Error("the server's own certificate cannot be renewed", "err", err)
+	}
+	if err := s.ra.Renew(ctx); err != nil {
+		s.log.Error("RA certificates cannot be renewed", "err", err)
 	}
 	if err := s.signers.renewAll(ctx); err != nil {
 		s.log.Error("OCSP responder certificates cannot be renewed", "err", err)

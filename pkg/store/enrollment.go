@@ -57,11 +57,16 @@ type ChallengeFilter struct {
 type Enrollments interface {
 	// Enrollment returns the row of a key; NotFound if there is none.
 	Enrollment(ctx context.Context, point, transactionID string, spkiHash [32]byte) (pki.Enrollment, error)
+	// EnrollmentBySigner returns the newest row of a transactionID whose SignerHash is this; NotFound if there is none.
+	EnrollmentBySigner(ctx context.Context, point, transactionID string, signerHash [32]byte) (pki.Enrollment, error)
 	// EnrollmentByID returns a request that waits or has waited; NotFound if there is none.
 	EnrollmentByID(ctx context.Context, id string) (pki.Enrollment, error)
 	// ListEnrollments returns a page of the requests that wait or have waited, newest first: in the order of CreatedAt,
 	// then id (as octets), both descending.
 	ListEnrollments(ctx context.Context, f EnrollmentFilter, p Page) ([]pki.Enrollment, string, error)
+	// Successor returns the newest certificate that renews the one with this fingerprint, without its DER; NotFound if
+	// there is none.
+	Successor(ctx context.Context, f pki.Fingerprint) (pki.Certificate, error)
 	// PutEnrollment writes a request that is to wait, or a person's decision. ErrStale when the row has another version
 	// than the one before; ErrChallengeUsed.
 	PutEnrollment(ctx context.Context, c EnrollmentChange) error

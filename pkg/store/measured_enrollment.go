@@ -62,6 +62,18 @@ func (m *measured) Enrollment(ctx context.Context, point, transactionID string, 
 	return m.Store.Enrollment(ctx, point, transactionID, spkiHash)
 }
 
+// EnrollmentBySigner implements Store.
+func (m *measured) EnrollmentBySigner(ctx context.Context, point, transactionID string, signerHash [32]byte) (_ pki.Enrollment, err error) {
+	defer m.done("EnrollmentBySigner", time.Now(), &err)
+	return m.Store.EnrollmentBySigner(ctx, point, transactionID, signerHash)
+}
+
+// Successor implements Store.
+func (m *measured) Successor(ctx context.Context, f pki.Fingerprint) (_ pki.Certificate, err error) {
+	defer m.done("Successor", time.Now(), &err)
+	return m.Store.Successor(ctx, f)
+}
+
 // EnrollmentByID implements Store.
 func (m *measured) EnrollmentByID(ctx context.Context, id string) (_ pki.Enrollment, err error) {
 	defer m.done("EnrollmentByID", time.Now(), &err)

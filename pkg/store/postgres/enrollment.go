@@ -310,6 +310,29 @@ func (s *Store) Enrollment(ctx context.Context, point, transactionID string, spk
 		text(point), text(transactionID), spkiHash[:])
 }
 
+// EnrollmentBySigner implements store.Enrollments.
+func (s *Store) EnrollmentBySigner(ctx context.Context, point, transactionID string, signerHash [32]byte) (pki.Enrollment, error) {
+	return s.enrollment(ctx, `
+		SELECT `+enrollmentColumns+` FROM enrollment WHERE point = $1 AND transaction_id = $2 AND signer_hash = $3
+		ORDER BY updated_at DESC LIMIT 1`, text(point), text(transactionID), signerHash[:])
+}
+
+// Successor implements store.Enrollments.
+func (s *Store) Successor(ctx context.Context, f pki.Fingerprint) (pki.Certificate, error) {
+	return read(ctx, s, "reading a certificate's successor", func(conn *pgxpool.Conn) (pki.Certificate, error) {
+		rows, err := conn.Query(ctx, `SELECT `+certificateColumns+` `+certificateTables+`
+			WHERE c.replaces = $1 ORDER BY c.issued_at DESC, c.serial DESC LIMIT 1`, f[:])
+		if err != nil {
+			return pki.Certificate{}, err
+		}
+		c, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (pki.Certificate, error) { return scanCertificate(row) })
+		if isNoRows(err) {
+			return c, fault.New(fault.NotFound, "the certificate was not renewed")
+		}
+		return c, err
+	})
+}
+
 // EnrollmentByID implements store.Enrollments.
 func (s *Store) EnrollmentByID(ctx context.Context, id string) (pki.Enrollment, error) {
 	return s.enrollment(ctx, `SELECT `+enrollmentColumns+` FROM enrollment WHERE id = $1 AND id <> ''`, text(id))

@@ -261,6 +261,27 @@ func (s *Store) Enrollment(ctx context.Context, point, transactionID string, spk
 	return s.enrollment(ctx, `SELECT `+enrollmentColumns+` FROM enrollment WHERE point = ? AND transaction_id = ? AND spki_hash = ?`, point, transactionID, spkiHash[:])
 }
 
+// EnrollmentBySigner returns the newest row of a transactionID and a signer.
+func (s *Store) EnrollmentBySigner(ctx context.Context, point, transactionID string, signerHash [32]byte) (pki.Enrollment, error) {
+	return s.enrollment(ctx, `
+		SELECT `+enrollmentColumns+` FROM enrollment WHERE point = ? AND transaction_id = ? AND signer_hash = ?
+		ORDER BY updated_at DESC LIMIT 1`, point, transactionID, signerHash[:])
+}
+
+// Successor returns the newest certificate that renews another.
+func (s *Store) Successor(ctx context.Context, f pki.Fingerprint) (pki.Certificate, error) {
+	if err := s.begin(ctx); err != nil {
+		return pki.Certificate{}, err
+	}
+	c, err := scanCertificate(s.read.QueryRowContext(ctx, `
+		SELECT `+certificateColumns+` FROM certificate c `+joinRevocation+`
+		WHERE c.replaces = ? ORDER BY c.issued_at DESC, c.serial DESC LIMIT 1`, f[:]).Scan)
+	if errors.Is(err, sql.ErrNoRows) {
+		return c, fault.New(fault.NotFound, "the certificate was not renewed")
+	}
+	return c, s.asFault(ctx, err, "reading a certificate's successor")
+}
+
 // EnrollmentByID returns a request that waits or has waited.
 func (s *Store) EnrollmentByID(ctx context.Context, id string) (pki.Enrollment, error) {
 	return s.enrollment(ctx, `SELECT `+enrollmentColumns+` FROM enrollment WHERE id = ? AND id <> ''`, id)

@@ -212,6 +212,28 @@ func testEnrollments(t *testing.T, h Harness) {
 		t.Errorf("the challenge of a request that waits: %+v, %v", got, err)
 	}
 	wantFault(t, "a used challenge revoked", e.RevokeChallenge(ctx, c.ID, base, record("challenge.revoke", base)), fault.Conflict, nil)
+	newer := enrollment(func(n *pki.Enrollment) {
+		n.TransactionID, n.SignerHash, n.UpdatedAt = r.TransactionID, r.SignerHash, base.Add(time.Second)
+	})
+	if err := put(newer, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := e.EnrollmentBySigner(ctx, r.Point, r.TransactionID, r.SignerHash); err != nil || got.ID != newer.ID {
+		t.Errorf("EnrollmentBySigner = %+v, %v; want the newer of two", got, err)
+	}
+	if n, err := e.PruneEnrollments(ctx, base.Add(-time.Second), 10); err != nil || n != 0 {
+		t.Errorf("PruneEnrollments of nothing = %d, %v", n, err)
+	}
+	_, err = e.EnrollmentBySigner(ctx, r.Point, r.TransactionID, r.SPKIHash)
+	wantFault(t, "another signer", err, fault.NotFound, nil)
+	first := e.issue(e.issuing)
+	_, err = e.Successor(ctx, first.Fingerprint)
+	wantFault(t, "a certificate that was not renewed", err, fault.NotFound, nil)
+	e.issue(e.issuing, func(c *pki.Certificate) { c.Replaces = first.Fingerprint })
+	second := e.issue(e.issuing, func(c *pki.Certificate) { c.Replaces, c.IssuedAt = first.Fingerprint, base.Add(time.Hour) })
+	if got, err := e.Successor(ctx, first.Fingerprint); err != nil || got.Fingerprint != second.Fingerprint {
+		t.Errorf("Successor = %v, %v; want %v", got.Fingerprint, err, second.Fingerprint)
+	}
 	wantFault(t, "version 1 again", put(r, false, nil), fault.Conflict, store.ErrStale)
 	late := r
 	late.Version = 3
@@ -281,9 +303,9 @@ func testEnrollments(t *testing.T, h Harness) {
 			}
 		}
 	}
-	equal(t, "ListEnrollments", list(store.EnrollmentFilter{}), []pki.Enrollment{denied, issued})
+	equal(t, "ListEnrollments", list(store.EnrollmentFilter{}), []pki.Enrollment{denied, newer, issued})
 	equal(t, "of a state", list(store.EnrollmentFilter{States: []pki.EnrollmentState{pki.EnrollmentDenied}}), []pki.Enrollment{denied})
-	equal(t, "of a point", list(store.EnrollmentFilter{Point: "default"}), []pki.Enrollment{issued})
+	equal(t, "of a point", list(store.EnrollmentFilter{Point: "default"}), []pki.Enrollment{newer, issued})
 
 	before := e.head()
 	if n, err := e.PruneEnrollments(ctx, base.Add(2*time.Hour), 1); err != nil || n != 1 {
@@ -441,6 +463,16 @@ func (e *env) enrollmentVerbs() []verb {
 		{"Enrollment", func(ctx context.Context) error {
 			_, err := e.Enrollment(ctx, r.Point, r.TransactionID, r.SPKIHash)
 			return err
+		}},
+		{"EnrollmentBySigner", func(ctx context.Context) error {
+			_, err := e.EnrollmentBySigner(ctx, r.Point, r.TransactionID, r.SignerHash)
+			return err
+		}},
+		{"Successor", func(ctx context.Context) error {
+			if _, err := e.Successor(ctx, pki.Fingerprint{1}); !fault.Is(err, fault.NotFound) {
+				return err
+			}
+			return nil
 		}},
 		{"EnrollmentByID", func(ctx context.Context) error { _, err := e.EnrollmentByID(ctx, r.ID); return err }},
 		{"ListEnrollments", func(ctx context.Context) error {

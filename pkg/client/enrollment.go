@@ -1,0 +1,198 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// EnrollmentPoint is an address at which devices enroll.
+type EnrollmentPoint struct {
+	Name            string         `json:"name"`
+	Version         int            `json:"version"`
+	URL             string         `json:"url"`
+	Issuer          string         `json:"issuer"`
+	Profile         string         `json:"profile"`
+	StaticChallenge bool           `json:"static_challenge"` // whether there is one
+	Settings        map[string]any `json:"settings"`
+	RA              *RACertificate `json:"ra,omitempty"` // nil before the first device has asked
+	ChangedAt       time.Time      `json:"changed_at"`
+	ChangedBy       string         `json:"changed_by"`
+}
+
+// RACertificate is what devices encrypt to.
+type RACertificate struct {
+	Serial   string    `json:"serial"`
+	NotAfter time.Time `json:"not_after"`
+	PEM      string    `json:"certificate"`
+}
+
+// EnrollmentPoints returns every point, by name.
+func (c *Client) EnrollmentPoints(ctx context.Context) ([]EnrollmentPoint, error) {
+	var out struct {
+		Points []EnrollmentPoint `json:"points"`
+	}
+	return out.Points, c.do(ctx, http.MethodGet, "/scep/points", nil, nil, &out)
+}
+
+// EnrollmentPoint returns a point by its name.
+func (c *Client) EnrollmentPoint(ctx context.Context, name string) (p EnrollmentPoint, err error) {
+	return p, c.do(ctx, http.MethodGet, "/scep/points/"+url.PathEscape(name), nil, nil, &p)
+}
+
+// PutPointRequest changes an enrollment point, or makes one.
+type PutPointRequest struct {
+	Version  int            `json:"version,omitempty"` // that the change was made on; 0 for a new point
+	Settings map[string]any `json:"settings"`
+	// StaticChallenge, when not nil, is the new one; empty takes it away.
+	StaticChallenge *string `json:"static_challenge,omitempty"`
+}
+
+// PutEnrollmentPoint writes a point's settings.
+func (c *Client) PutEnrollmentPoint(ctx context.Context, name string, r PutPointRequest) (p EnrollmentPoint, err error) {
+	return p, c.do(ctx, http.MethodPut, "/scep/points/"+url.PathEscape(name), nil, r, &p)
+}
+
+// RotateRA gives the RA of an issuer a new key. The old one still decrypts for a time.
+func (c *Client) RotateRA(ctx context.Context, issuer string) (ra RACertificate, err error) {
+	return ra, c.do(ctx, http.MethodPost, "/issuers/"+url.PathEscape(issuer)+"/ra/rotate", nil, nil, &ra)
+}
+
+// Challenge is a one-time enrollment challenge.
+type Challenge struct {
+	ID        string     `json:"id"`
+	Point     string     `json:"point"`
+	Profile   string     `json:"profile,omitempty"`
+	Subject   string     `json:"subject,omitempty"`
+	SANs      []string   `json:"sans,omitempty"`
+	Device    string     `json:"device,omitempty"`
+	Note      string     `json:"note,omitempty"`
+	Status    string     `json:"status"` // open, used, expired or revoked
+	CreatedAt time.Time  `json:"created_at"`
+	CreatedBy string     `json:"created_by"`
+	ExpiresAt time.Time  `json:"expires_at"`
+	UsedAt    *time.Time `json:"used_at,omitempty"`
+	UsedBy    string     `json:"used_by,omitempty"` // id of the certificate
+	RevokedAt *time.Time `json:"revoked_at,omitempty"`
+	Failures  int        `json:"failures"`
+	Challenge string     `json:"challenge,omitempty"` // the challenge itself, from CreateChallenge only
+}
+
+// CreateChallengeRequest asks for a challenge. The zero value is one for the point default and any subject that its
+// profile allows.
+type CreateChallengeRequest struct {
+	Point    string   `json:"point,omitempty"`
+	Profile  string   `json:"profile,omitempty"`
+	Subject  string   `json:"subject,omitempty"`
+	SANs     []string `json:"sans,omitempty"`
+	Device   string   `json:"device,omitempty"`
+	Note     string   `json:"note,omitempty"`
+	Validity string   `json:"validity,omitempty"` // as in 7d; empty is 24h
+}
+
+// CreateChallenge makes a one-time challenge. Its text is in the answer, and nowhere else afterwards.
+func (c *Client) CreateChallenge(ctx context.Context, r CreateChallengeRequest) (out Challenge, err error) {
+	return out, c.do(ctx, http.MethodPost, "/challenges", nil, r, &out)
+}
+
+// ChallengeQuery narrows a list of challenges. The zero value asks for everything.
+type ChallengeQuery struct {
+	Point, Device string
+	Open          bool // only those that can be used
+	Limit         int  // 0 means 100
+	Cursor        string
+}
+
+// Challenges returns a page, newest first, and the cursor of the next one, empty on the last.
+func (c *Client) Challenges(ctx context.Context, q ChallengeQuery) ([]Challenge, string, error) {
+	v := pageQuery(q.Limit, q.Cursor)
+	set(v, "point", q.Point)
+	set(v, "device", q.Device)
+	if q.Open {
+		v.Set("open", "true")
+	}
+	var out struct {
+		Challenges []Challenge `json:"challenges"`
+		Next       string      `json:"next"`
+	}
+	err := c.do(ctx, http.MethodGet, "/challenges", v, nil, &out)
+	return out.Challenges, out.Next, err
+}
+
+func pageQuery(limit int, cursor string) url.Values {
+	v := url.Values{}
+	if limit > 0 {
+		v.Set("limit", strconv.Itoa(limit))
+	}
+	set(v, "cursor", cursor)
+	return v
+}
+
+func set(v url.Values, name, value string) {
+	if value != "" {
+		v.Set(name, value)
+	}
+}
+
+// RevokeChallenge ends a challenge.
+func (c *Client) RevokeChallenge(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodDelete, "/challenges/"+url.PathEscape(id), nil, nil, nil)
+}
+
+// Enrollment is a device's request that waits, or has waited, for a person.
+type Enrollment struct {
+	ID            string    `json:"id"`
+	Point         string    `json:"point"`
+	State         string    `json:"state"` // pending, issued, denied or expired
+	Subject       string    `json:"subject"`
+	SANs          []string  `json:"sans"`
+	Profile       string    `json:"profile"`
+	Device        string    `json:"device,omitempty"`
+	Source        string    `json:"source,omitempty"`
+	TransactionID string    `json:"transaction_id"`
+	SPKISHA256    string    `json:"spki_sha256"`
+	Challenge     string    `json:"challenge,omitempty"`
+	Replaces      string    `json:"replaces,omitempty"`
+	Certificate   string    `json:"certificate,omitempty"`
+	Reason        string    `json:"reason,omitempty"`
+	DecidedBy     string    `json:"decided_by,omitempty"`
+	CreatedAt     time.Time `json:"created_at"`
+	UpdatedAt     time.Time `json:"updated_at"`
+	ExpiresAt     time.Time `json:"expires_at"`
+}
+
+// EnrollmentQuery narrows a list of enrollments. The zero value asks for everything.
+type EnrollmentQuery struct {
+	Point  string
+	State  string // pending, issued or denied
+	Limit  int    // 0 means 100
+	Cursor string
+}
+
+// Enrollments returns a page, newest first, and the cursor of the next one, empty on the last.
+func (c *Client) Enrollments(ctx context.Context, q EnrollmentQuery) ([]Enrollment, string, error) {
+	v := pageQuery(q.Limit, q.Cursor)
+	set(v, "point", q.Point)
+	set(v, "state", q.State)
+	var out struct {
+		Enrollments []Enrollment `json:"enrollments"`
+		Next        string       `json:"next"`
+	}
+	err := c.do(ctx, http.MethodGet, "/enrollments", v, nil, &out)
+	return out.Enrollments, out.Next, err
+}
+
+// ApproveEnrollment issues the certificate that a request waits for.
+func (c *Client) ApproveEnrollment(ctx context.Context, id string) (e Enrollment, err error) {
+	return e, c.do(ctx, http.MethodPost, "/enrollments/"+url.PathEscape(id)+"/approve", nil, nil, &e)
+}
+
+// DenyEnrollment refuses a request that waits; the reason is for the device.
+func (c *Client) DenyEnrollment(ctx context.Context, id, reason string) (e Enrollment, err error) {
+	body := struct {
+		Reason string `json:"reason,omitempty"`
+	}{reason}
+	return e, c.do(ctx, http.MethodPost, "/enrollments/"+url.PathEscape(id)+"/deny", nil, body, &e)
+}

@@ -1,0 +1,553 @@
+package rest
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/certwright/certwright/pkg/audit"
+	"github.com/certwright/certwright/pkg/auth"
+	"github.com/certwright/certwright/pkg/enrollment"
+	"github.com/certwright/certwright/pkg/fault"
+	"github.com/certwright/certwright/pkg/issuer"
+	"github.com/certwright/certwright/pkg/pki"
+	"github.com/certwright/certwright/pkg/problem"
+	"github.com/certwright/certwright/pkg/profile"
+	"github.com/certwright/certwright/pkg/store"
+)
+
+// EnrollmentStore is the part of a store that enrollment uses.
+type EnrollmentStore interface {
+	store.Challenges
+	store.Enrollments
+}
+
+// Decisions settle requests that wait for a person.
+type Decisions interface {
+	// Approve issues the certificate. Errors are faults: NotFound, Conflict when it was decided before or has waited too
+	// long, and those of issuing.
+	Approve(ctx context.Context, by pki.Principal, requestID, id string) (pki.Enrollment, error)
+	// Deny refuses it, with a reason for the device.
+	Deny(ctx context.Context, by pki.Principal, requestID, id, reason string) (pki.Enrollment, error)
+}
+
+// RAs are the registration authorities that devices' messages are encrypted to.
+type RAs interface {
+	// Certificate returns the one in use for an issuer; nil before a device has asked for it.
+	Certificate(issuerID int64) *x509.Certificate
+	// Rotate gives an issuer's RA a new key.
+	Rotate(ctx context.Context, i *issuer.Issuer, by pki.Principal) error
+}
+
+// EnrollmentPoint is an enrollment point as the API shows it.
+type EnrollmentPoint struct {
+	Name            string         `json:"name"`
+	Version         int            `json:"version" doc:"Of the settings; counts from 1"`
+	URL             string         `json:"url" doc:"What devices are configured with"`
+	Issuer          string         `json:"issuer" doc:"Who signs; empty if there is none"`
+	Profile         string         `json:"profile"`
+	StaticChallenge bool           `json:"static_challenge" doc:"Whether there is one; it is never shown"`
+	Settings        map[string]any `json:"settings" doc:"The settings document"`
+	RA              *RACertificate `json:"ra,omitempty" doc:"What devices encrypt to; absent before the first one has asked"`
+	ChangedAt       time.Time      `json:"changed_at"`
+	ChangedBy       string         `json:"changed_by"`
+}
+
+// RACertificate is the certificate of a registration authority as the API shows it.
+type RACertificate struct {
+	Serial   string    `json:"serial"`
+	NotAfter time.Time `json:"not_after"`
+	PEM      string    `json:"certificate"`
+}
+
+func (a *api) point(p *enrollment.Point) (EnrollmentPoint, error) {
+	out := EnrollmentPoint{
+		Name: p.Name(), Version: p.Version(), URL: a.Server.PublicURL + "/scep/" + p.Name(), Profile: p.Profile(), StaticChallenge: p.HasStatic(),
+	}
+	out.ChangedAt, out.ChangedBy = p.Changed()
+	text, err := json.Marshal(p.Config())
+	if err == nil {
+		err = json.Unmarshal(text, &out.Settings)
+	}
+	if err != nil {
+		return out, err
+	}
+	if i, err := a.Issuers.Current().Issuer(p.Issuer()); err == nil {
+		out.Issuer = i.Name
+		if c := a.RAs.Certificate(i.ID); c != nil {
+			out.RA = &RACertificate{Serial: hex.EncodeToString(c.SerialNumber.Bytes()), NotAfter: c.NotAfter, PEM: string(issuer.EncodePEM(c))}
+		}
+	}
+	return out, nil
+}
+
+type pointsOutput struct {
+	Body struct {
+		Points []EnrollmentPoint `json:"points"`
+	}
+}
+
+func (a *api) listPoints(context.Context, *struct{}) (*pointsOutput, error) {
+	out := &pointsOutput{}
+	out.Body.Points = []EnrollmentPoint{}
+	for _, p := range a.Points.All() {
+		point, err := a.point(p)
+		if err != nil {
+			return nil, err
+		}
+		out.Body.Points = append(out.Body.Points, point)
+	}
+	return out, nil
+}
+
+// PointInput names an enrollment point.
+type PointInput struct {
+	Point string `path:"point" doc:"The enrollment point's name" maxLength:"63"`
+}
+
+type pointOutput struct{ Body EnrollmentPoint }
+
+func (a *api) getPoint(_ context.Context, in *PointInput) (*pointOutput, error) {
+	p, err := a.Points.Point(in.Point)
+	if err != nil {
+		return nil, err
+	}
+	body, err := a.point(p)
+	return &pointOutput{Body: body}, err
+}
+
+type putPointInput struct {
+	PointInput
+	Body struct {
+		Version         int            `json:"version,omitempty" doc:"The version that the change was made on; absent or 0 for a new point" minimum:"0"`
+		Settings        map[string]any `json:"settings" doc:"The settings document, whole"`
+		StaticChallenge *string        `json:"static_challenge,omitempty" doc:"The new static challenge; empty takes it away; absent keeps what there is" maxLength:"255"`
+	}
+}
+
+func (a *api) putPoint(ctx context.Context, in *putPointInput) (*pointOutput, error) {
+	text, err := json.Marshal(in.Body.Settings)
+	if err != nil {
+		return nil, err
+	}
+	c, err := enrollment.ParseConfig(text)
+	if err != nil {
+		return nil, err
+	}
+	if c.Name == "" {
+		c.Name = in.Point
+	}
+	if c.Name != in.Point {
+		return nil, fault.New(fault.BadRequest, "the settings name another point than the address").WithField("settings.name")
+	}
+	if c.Issuer != "" {
+		i, err := a.Issuers.Current().Issuer(c.Issuer)
+		if err != nil {
+			return nil, err
+		}
+		if i.Root {
+			return nil, fault.New(fault.PolicyRefused, "the root %q issues CA certificates only", i.Name).WithField("settings.issuer")
+		}
+	}
+	if c.Profile != "" {
+		if err := a.deviceProfile(c.Profile); err != nil {
+			return nil, err
+		}
+	}
+	now, err := a.Clock.Check()
+	if err != nil {
+		return nil, err
+	}
+	if err := wholly(principal(ctx)); err != nil {
+		return nil, err
+	}
+	_, err = a.Points.Put(ctx, enrollment.Change{
+		Principal: principal(ctx), RequestID: problem.RequestID(ctx), Now: now, Config: c, Version: in.Body.Version, Static: in.Body.StaticChallenge,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := a.Sync(ctx); err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "the settings were written, but this server has not learned of them yet")
+	}
+	return a.getPoint(ctx, &in.PointInput)
+}
+
+// deviceProfile refuses profiles that no device can enroll for.
+func (a *api) deviceProfile(name string) error {
+	p, err := a.CA.Profile(name)
+	if err != nil {
+		return err
+	}
+	if p.IsCA() {
+		return fault.New(fault.PolicyRefused, "devices cannot enroll for CA certificates").WithField("profile")
+	}
+	return nil
+}
+
+type rotateRAInput struct {
+	Issuer string `path:"issuer" doc:"The issuer's name" maxLength:"100"`
+}
+
+type raOutput struct{ Body RACertificate }
+
+func (a *api) rotateRA(ctx context.Context, in *rotateRAInput) (*raOutput, error) {
+	i, err := a.Issuers.Current().Issuer(in.Issuer)
+	if err != nil {
+		return nil, err
+	}
+	if err := auth.MayUse(principal(ctx), i.Name, ""); err != nil {
+		return nil, err
+	}
+	if err := a.RAs.Rotate(ctx, i, principal(ctx)); err != nil {
+		return nil, err
+	}
+	c := a.RAs.Certificate(i.ID)
+	return &raOutput{Body: RACertificate{Serial: hex.EncodeToString(c.SerialNumber.Bytes()), NotAfter: c.NotAfter, PEM: string(issuer.EncodePEM(c))}}, nil
+}
+
+// Challenge is a one-time enrollment challenge as the API shows it.
+type Challenge struct {
+	ID        string     `json:"id"`
+	Point     string     `json:"point"`
+	Profile   string     `json:"profile,omitempty" doc:"Absent: the point's"`
+	Subject   string     `json:"subject,omitempty" doc:"The only subject that it allows; absent: any that the profile allows"`
+	SANs      []string   `json:"sans,omitempty" doc:"The subject alternative names of the certificate"`
+	Device    string     `json:"device,omitempty"`
+	Note      string     `json:"note,omitempty"`
+	Status    string     `json:"status" enum:"open,used,expired,revoked"`
+	CreatedAt time.Time  `json:"created_at"`
+	CreatedBy string     `json:"created_by"`
+	ExpiresAt time.Time  `json:"expires_at"`
+	UsedAt    *time.Time `json:"used_at,omitempty"`
+	UsedBy    string     `json:"used_by,omitempty" doc:"Id of the certificate; absent while its request waits"`
+	RevokedAt *time.Time `json:"revoked_at,omitempty"`
+	Failures  int        `json:"failures" doc:"How often it was tried with a wrong secret"`
+	Challenge string     `json:"challenge,omitempty" doc:"The challenge itself, for the device; shown once, when it is created"`
+}
+
+func (a *api) challenge(c pki.Challenge) Challenge {
+	out := Challenge{
+		ID: c.ID, Point: c.Point, Profile: c.Profile, Subject: c.Subject, SANs: c.SANs, Device: c.Device, Note: c.Note, Status: "open",
+		CreatedAt: c.CreatedAt, CreatedBy: c.CreatedBy, ExpiresAt: c.ExpiresAt, Failures: c.Failures,
+	}
+	if c.UsedBy != (pki.Fingerprint{}) {
+		out.UsedBy = c.UsedBy.String()
+	}
+	switch {
+	case !c.UsedAt.IsZero():
+		out.Status, out.UsedAt = "used", &c.UsedAt
+	case !c.RevokedAt.IsZero():
+		out.Status, out.RevokedAt = "revoked", &c.RevokedAt
+	case !a.Now().Before(c.ExpiresAt):
+		out.Status = "expired"
+	}
+	return out
+}
+
+type createChallengeInput struct {
+	Body struct {
+		Point    string   `json:"point,omitempty" doc:"The enrollment point that it opens; default if absent" maxLength:"63"`
+		Profile  string   `json:"profile,omitempty" doc:"Another profile than the point's" maxLength:"100"`
+		Subject  string   `json:"subject,omitempty" doc:"Allow this subject alone, as in CN=sensor-17,O=Example" maxLength:"1000"`
+		SANs     []string `json:"sans,omitempty" doc:"Give the certificate exactly these names, as in DNS:sensor-17.example.com" maxItems:"100"`
+		Device   string   `json:"device,omitempty" doc:"Recorded with the certificate" maxLength:"200"`
+		Note     string   `json:"note,omitempty" doc:"For people" maxLength:"200"`
+		Validity string   `json:"validity,omitempty" doc:"How long it can be used, as in 7d; 24h if absent, at most 1y" maxLength:"32"`
+	}
+}
+
+type challengeOutput struct {
+	CacheControl string `header:"Cache-Control"`
+	Body         Challenge
+}
+
+// How long a challenge can be used.
+const (
+	defaultChallengeLife = 24 * time.Hour
+	maxChallengeLife     = 365 * 24 * time.Hour
+)
+
+func (a *api) createChallenge(ctx context.Context, in *createChallengeInput) (*challengeOutput, error) {
+	p := principal(ctx)
+	now, err := a.Clock.Check()
+	if err != nil {
+		return nil, err
+	}
+	now = now.Truncate(time.Microsecond)
+	if in.Body.Point == "" {
+		in.Body.Point = enrollment.DefaultPoint
+	}
+	point, err := a.Points.Point(in.Body.Point)
+	if err != nil {
+		return nil, err
+	}
+	i, err := a.Issuers.Current().Issuer(point.Issuer())
+	if err != nil {
+		return nil, err
+	}
+	wanted := point.Profile()
+	if in.Body.Profile != "" {
+		if err := a.deviceProfile(in.Body.Profile); err != nil {
+			return nil, err
+		}
+		wanted = in.Body.Profile
+	}
+	if err := auth.MayUse(p, i.Name, wanted); err != nil {
+		return nil, err
+	}
+	if in.Body.Subject != "" {
+		subject, err := profile.ParseSubject(in.Body.Subject)
+		if err != nil {
+			return nil, err
+		}
+		in.Body.Subject = profile.FormatSubject(subject)
+	}
+	if _, err := profile.ParseSANs(in.Body.SANs...); err != nil {
+		return nil, err
+	}
+	for field, text := range map[string]string{"device": in.Body.Device, "note": in.Body.Note} {
+		if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			return nil, fault.New(fault.BadRequest, "it has a control character").WithField(field)
+		}
+	}
+	life := defaultChallengeLife
+	if in.Body.Validity != "" {
+		if life, err = parseValidity(in.Body.Validity); err != nil {
+			return nil, err
+		}
+		if life > maxChallengeLife {
+			return nil, fault.New(fault.BadRequest, "a challenge can be used for at most %s", profile.Duration(maxChallengeLife)).WithField("validity")
+		}
+	}
+	text, c := enrollment.NewChallenge()
+	c.Point, c.Profile, c.Subject, c.SANs, c.Device, c.Note = point.Name(), in.Body.Profile, in.Body.Subject, in.Body.SANs, in.Body.Device, in.Body.Note
+	c.CreatedAt, c.CreatedBy, c.ExpiresAt = now, p.Name, now.Add(life)
+	detail := map[string]string{"point": c.Point, "expires_at": c.ExpiresAt.Format(time.RFC3339)}
+	for name, value := range map[string]string{"subject": c.Subject, "sans": strings.Join(c.SANs, ", "), "device": c.Device, "profile": c.Profile, "note": c.Note} {
+		if value != "" {
+			detail[name] = value
+		}
+	}
+	if err := a.Enrollments.CreateChallenges(ctx, []pki.Challenge{c}, a.record(ctx, now, audit.ActionChallenge, "challenge/"+c.ID, detail)); err != nil {
+		return nil, err
+	}
+	out := &challengeOutput{CacheControl: "no-store", Body: a.challenge(c)}
+	out.Body.Challenge = text
+	return out, nil
+}
+
+type listChallengesInput struct {
+	Point  string `query:"point" doc:"Of this enrollment point" maxLength:"63"`
+	Device string `query:"device" doc:"Of this device" maxLength:"200"`
+	Open   bool   `query:"open" doc:"Only those that can be used"`
+	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Challenges on a page"`
+	Cursor string `query:"cursor" doc:"As the page before gave it in next" maxLength:"512"`
+}
+
+type challengesOutput struct {
+	Body struct {
+		Challenges []Challenge `json:"challenges"`
+		Next       string      `json:"next,omitempty" doc:"Cursor of the next page; absent on the last"`
+	}
+}
+
+func (a *api) listChallenges(ctx context.Context, in *listChallengesInput) (*challengesOutput, error) {
+	if err := wholly(principal(ctx)); err != nil {
+		return nil, err
+	}
+	done, err := a.searches.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	f := store.ChallengeFilter{Point: in.Point, Device: in.Device}
+	if in.Open {
+		f.OpenAt = a.Now()
+	}
+	list, next, err := a.Enrollments.ListChallenges(ctx, f, store.Page{Limit: in.Limit, Cursor: in.Cursor})
+	if err != nil {
+		return nil, err
+	}
+	out := &challengesOutput{}
+	out.Body.Challenges, out.Body.Next = []Challenge{}, next
+	for _, c := range list {
+		out.Body.Challenges = append(out.Body.Challenges, a.challenge(c))
+	}
+	return out, nil
+}
+
+type challengeIDInput struct {
+	ID string `path:"id" doc:"The challenge's id" maxLength:"64"`
+}
+
+func (a *api) revokeChallenge(ctx context.Context, in *challengeIDInput) (*struct{}, error) {
+	now, err := a.Clock.Check()
+	if err != nil {
+		return nil, err
+	}
+	c, err := a.Enrollments.Challenge(ctx, strings.ToUpper(in.ID))
+	if err != nil {
+		return nil, err
+	}
+	if err := a.mayDecide(ctx, c.Point, c.Profile); err != nil {
+		return nil, err
+	}
+	return nil, a.Enrollments.RevokeChallenge(ctx, c.ID, now, a.record(ctx, now, audit.ActionChallengeEnd, "challenge/"+c.ID, map[string]string{"point": c.Point}))
+}
+
+// wholly refuses principals that are limited: what is asked for is not of one issuer or profile.
+func wholly(p pki.Principal) error {
+	if len(p.Issuers) > 0 || len(p.Profiles) > 0 {
+		return fault.New(fault.Forbidden, "this token is limited to some issuers or profiles, and this is about all")
+	}
+	return nil
+}
+
+// mayDecide refuses principals that are limited to other issuers or profiles than a point's.
+func (a *api) mayDecide(ctx context.Context, pointName, profileName string) error {
+	point, err := a.Points.Point(pointName)
+	if err != nil {
+		return wholly(principal(ctx))
+	}
+	i, err := a.Issuers.Current().Issuer(point.Issuer())
+	if err != nil {
+		return err
+	}
+	if profileName == "" {
+		profileName = point.Profile()
+	}
+	return auth.MayUse(principal(ctx), i.Name, profileName)
+}
+
+// Enrollment is a device's request that waits, or has waited, for a person, as the API shows it.
+type Enrollment struct {
+	ID            string    `json:"id"`
+	Point         string    `json:"point"`
+	State         string    `json:"state" enum:"pending,issued,denied,expired"`
+	Subject       string    `json:"subject" doc:"As requested"`
+	SANs          []string  `json:"sans"`
+	Profile       string    `json:"profile"`
+	Device        string    `json:"device,omitempty"`
+	Source        string    `json:"source,omitempty" doc:"Network address of the request"`
+	TransactionID string    `json:"transaction_id"`
+	SPKISHA256    string    `json:"spki_sha256" doc:"SHA-256 of the key's SubjectPublicKeyInfo, to be compared with the device's"`
+	Challenge     string    `json:"challenge,omitempty" doc:"Id of the one-time challenge"`
+	Replaces      string    `json:"replaces,omitempty" doc:"Id of the certificate that it renews"`
+	Certificate   string    `json:"certificate,omitempty" doc:"Id of the certificate that was issued"`
+	Reason        string    `json:"reason,omitempty" doc:"Why it waits, or was denied"`
+	DecidedBy     string    `json:"decided_by,omitempty"`
+	CreatedAt     time.Time `json:"created_at"`
+	UpdatedAt     time.Time `json:"updated_at"`
+	ExpiresAt     time.Time `json:"expires_at"`
+}
+
+func (a *api) enrollment(e pki.Enrollment) Enrollment {
+	out := Enrollment{
+		ID: e.ID, Point: e.Point, State: e.State.String(), Subject: e.Subject, SANs: e.SANs, Profile: e.Profile, Device: e.Device, Source: e.Source,
+		TransactionID: e.TransactionID, SPKISHA256: hex.EncodeToString(e.SPKIHash[:]), Challenge: e.Challenge, Reason: e.Reason, DecidedBy: e.DecidedBy,
+		CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt, ExpiresAt: e.ExpiresAt,
+	}
+	if out.SANs == nil {
+		out.SANs = []string{}
+	}
+	if e.Replaces != (pki.Fingerprint{}) {
+		out.Replaces = e.Replaces.String()
+	}
+	if e.Issued != (pki.Fingerprint{}) {
+		out.Certificate = e.Issued.String()
+	}
+	if e.State == pki.EnrollmentPending && !a.Now().Before(e.ExpiresAt) {
+		out.State = "expired"
+	}
+	return out
+}
+
+type listEnrollmentsInput struct {
+	Point  string `query:"point" doc:"Of this enrollment point" maxLength:"63"`
+	State  string `query:"state" enum:"pending,issued,denied" doc:"In this state; absent: all"`
+	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Requests on a page"`
+	Cursor string `query:"cursor" doc:"As the page before gave it in next" maxLength:"512"`
+}
+
+type enrollmentsOutput struct {
+	Body struct {
+		Enrollments []Enrollment `json:"enrollments"`
+		Next        string       `json:"next,omitempty" doc:"Cursor of the next page; absent on the last"`
+	}
+}
+
+func (a *api) listEnrollments(ctx context.Context, in *listEnrollmentsInput) (*enrollmentsOutput, error) {
+	if err := wholly(principal(ctx)); err != nil {
+		return nil, err
+	}
+	done, err := a.searches.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	f := store.EnrollmentFilter{Point: in.Point}
+	for state := pki.EnrollmentIssued; state <= pki.EnrollmentDenied; state++ {
+		if state.String() == in.State {
+			f.States = []pki.EnrollmentState{state}
+		}
+	}
+	list, next, err := a.Enrollments.ListEnrollments(ctx, f, store.Page{Limit: in.Limit, Cursor: in.Cursor})
+	if err != nil {
+		return nil, err
+	}
+	out := &enrollmentsOutput{}
+	out.Body.Enrollments, out.Body.Next = []Enrollment{}, next
+	for _, e := range list {
+		out.Body.Enrollments = append(out.Body.Enrollments, a.enrollment(e))
+	}
+	return out, nil
+}
+
+// EnrollmentIDInput names a request that waits, or has waited.
+type EnrollmentIDInput struct {
+	ID string `path:"id" doc:"The request's id" maxLength:"64"`
+}
+
+type enrollmentOutput struct{ Body Enrollment }
+
+func (a *api) approveEnrollment(ctx context.Context, in *EnrollmentIDInput) (*enrollmentOutput, error) {
+	e, err := a.waiting(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if e, err = a.Decisions.Approve(ctx, principal(ctx), problem.RequestID(ctx), e.ID); err != nil {
+		return nil, err
+	}
+	return &enrollmentOutput{Body: a.enrollment(e)}, nil
+}
+
+type denyEnrollmentInput struct {
+	EnrollmentIDInput
+	Body struct {
+		Reason string `json:"reason,omitempty" doc:"For the device" maxLength:"200"`
+	}
+}
+
+func (a *api) denyEnrollment(ctx context.Context, in *denyEnrollmentInput) (*enrollmentOutput, error) {
+	e, err := a.waiting(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if e, err = a.Decisions.Deny(ctx, principal(ctx), problem.RequestID(ctx), e.ID, in.Body.Reason); err != nil {
+		return nil, err
+	}
+	return &enrollmentOutput{Body: a.enrollment(e)}, nil
+}
+
+// waiting returns a request that the principal may decide on.
+func (a *api) waiting(ctx context.Context, id string) (pki.Enrollment, error) {
+	e, err := a.Enrollments.EnrollmentByID(ctx, strings.ToUpper(id))
+	if err != nil {
+		return e, err
+	}
+	return e, a.mayDecide(ctx, e.Point, e.Profile)
+}

@@ -1,0 +1,129 @@
+package scep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/certwright/certwright/pkg/audit"
+	"github.com/certwright/certwright/pkg/ca"
+	"github.com/certwright/certwright/pkg/csr"
+	"github.com/certwright/certwright/pkg/enrollment"
+	"github.com/certwright/certwright/pkg/fault"
+	"github.com/certwright/certwright/pkg/pki"
+	"github.com/certwright/certwright/pkg/store"
+)
+
+// waiting opens the request of an enrollment that waits or has waited.
+func (h *Handler) waiting(ctx context.Context, e pki.Enrollment) (*csr.Request, error) {
+	name := pki.SecretEnrollment(e.ID)
+	sealed, err := h.cfg.Store.Secret(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("reading a request that waits: %w", err)
+	}
+	raw, err := h.cfg.Sealer.Open(name, sealed)
+	if err != nil {
+		return nil, fmt.Errorf("opening a request that waits: %w", err)
+	}
+	// It was accepted once; a switch that has ended since does not void it.
+	parser := h.cfg.CSRParser
+	parser.AllowSHA1 = true
+	return parser.Parse(raw)
+}
+
+// Approve issues the certificate that a request waits for. The device gets it when it asks again. Errors are faults:
+// NotFound, Conflict when it was decided before or has waited too long, and those of issuing.
+func (h *Handler) Approve(ctx context.Context, by pki.Principal, requestID, id string) (pki.Enrollment, error) {
+	e, point, now, err := h.decidable(ctx, id)
+	if err != nil {
+		return e, err
+	}
+	i, err := h.cfg.Issuers.Current().Issuer(point.Issuer())
+	if err != nil {
+		return e, err
+	}
+	request, err := h.waiting(ctx, e)
+	if err != nil {
+		return e, err
+	}
+	grant := ca.Request{Profile: e.Profile, CSR: request}
+	if e.Challenge != "" {
+		c, err := h.cfg.Store.Challenge(ctx, e.Challenge)
+		if err != nil {
+			return e, err
+		}
+		if grant.Subject, grant.SANs, err = enrollment.Bind(c, request.Subject, request.SANs); err != nil {
+			return e, err
+		}
+	}
+	next := e
+	next.Version, next.State, next.DecidedBy, next.UpdatedAt = e.Version+1, pki.EnrollmentIssued, by.Name, now
+	next.ExpiresAt = later(e.ExpiresAt, now.Add(point.RetryWindow()))
+	issued, err := h.grant(ctx, point, i, grant, &store.EnrollmentChange{Enrollment: next}, by, requestID, true)
+	if errors.Is(err, store.ErrStale) {
+		return e, decided(err)
+	}
+	next.Issued = issued.Fingerprint
+	return next, err
+}
+
+// Deny refuses a request that waits. The device learns of it, with the reason, when it asks again.
+func (h *Handler) Deny(ctx context.Context, by pki.Principal, requestID, id, reason string) (pki.Enrollment, error) {
+	e, point, now, err := h.decidable(ctx, id)
+	if err != nil {
+		return e, err
+	}
+	next := e
+	next.Version, next.State, next.DecidedBy, next.UpdatedAt, next.Reason = e.Version+1, pki.EnrollmentDenied, by.Name, now, reason
+	next.ExpiresAt = later(e.ExpiresAt, now.Add(point.RetryWindow()))
+	err = h.cfg.Store.PutEnrollment(ctx, store.EnrollmentChange{Enrollment: next, Record: audit.Record{
+		Time: now, Action: audit.ActionDeny, Actor: by.Name, Role: by.Role.String(), Source: by.Source, RequestID: requestID, Target: "enrollment/" + e.ID,
+		Detail: map[string]string{"reason": reason, "subject": e.Subject, "transaction_id": e.TransactionID},
+	}})
+	if errors.Is(err, store.ErrStale) {
+		return e, decided(err)
+	}
+	return next, err
+}
+
+func (h *Handler) decidable(ctx context.Context, id string) (e pki.Enrollment, point *enrollment.Point, now time.Time, err error) {
+	if now, err = h.cfg.Clock.Check(); err != nil {
+		return e, nil, now, err
+	}
+	if e, err = h.cfg.Store.EnrollmentByID(ctx, id); err != nil {
+		return e, nil, now, err
+	}
+	if e.State != pki.EnrollmentPending {
+		return e, nil, now, decided(nil)
+	}
+	if !now.Before(e.ExpiresAt) {
+		return e, nil, now, fault.New(fault.Conflict, "the request has waited too long; the device has to ask again")
+	}
+	point, err = h.cfg.Points.Point(e.Point)
+	return e, point, now, err
+}
+
+func decided(cause error) error {
+	return fault.Wrap(fault.Conflict, cause, "the request was decided before")
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// pruneAtOnce bounds what one transaction forgets.
+const pruneAtOnce = 1000
+
+// Prune forgets enrollments that have ended.
+func (h *Handler) Prune(ctx context.Context) error {
+	for {
+		n, err := h.cfg.Store.PruneEnrollments(ctx, h.cfg.Clock.Now(), pruneAtOnce)
+		if err != nil || n < pruneAtOnce {
+			return err
+		}
+	}
+}
