@@ -483,6 +483,10 @@ func TestConformance(t *testing.T) {
 			r.must("administrator", "POST", "/revocations/"+c.ID+"/pause", nil, nil)
 		}
 	}
+	if w := r.send("administrator", "PUT", "/issuers/issuing/settings", `{"crl":{"nextUpdate":"3d"}}`, "If-Match", "*"); w.Code != http.StatusOK {
+		t.Fatalf("settings: %d %s", w.Code, w.Body)
+	}
+	g.known["getIssuerSettingsVersion.issuer"], g.known["getIssuerSettingsVersion.version"] = []any{"issuing"}, []any{1}
 	g.known["revokeToken.id"] = []any{"spare-1", "spare-2", "spare-3"}
 	var configs []any
 	for _, config := range []string{

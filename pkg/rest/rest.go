@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -343,7 +344,7 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 	if acc != open {
 		op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden)
 	}
-	if strings.Contains(path, "{") || method == http.MethodPost || id == "listCertificates" || id == "exportCertificates" {
+	if strings.Contains(path, "{") || method == http.MethodPost || slices.Contains([]string{"listCertificates", "exportCertificates", "listCRLs"}, id) {
 		op.Errors = append(op.Errors, http.StatusNotFound) // also an issuer or a profile that a request names
 	}
 	if method != http.MethodGet || id == "followAudit" {
