@@ -83,9 +83,10 @@ func refuse(info cms.FailInfo, cause error, format string, args ...any) *refusal
 	return &refusal{info: info, text: fmt.Sprintf(format, args...), cause: cause}
 }
 
-// hidden is the one refusal for everything that an encrypted request may hide.
+// hidden is the one refusal for everything that an encrypted request may hide. Each is noted in the audit trail: to note
+// only some would take a commit's time for those, and tell them from the others.
 func hidden(cause error) *refusal {
-	return &refusal{info: cms.BadRequest, text: textRefused, cause: cause}
+	return &refusal{info: cms.BadRequest, text: textRefused, cause: cause, audit: true}
 }
 
 // run answers the message.
@@ -417,12 +418,11 @@ func (t *transaction) authorize(request *csr.Request) (credential, error) {
 
 // wrongChallenge refuses, and leaves a mark.
 func (t *transaction) wrongChallenge(c *pki.Challenge, cause error) error {
+	r := hidden(cause)
 	if c != nil {
 		t.h.auditor.failChallenge(t.ctx, t.h, t, c.ID)
-		return hidden(cause)
+		r.audit = false // that was its record
 	}
-	r := hidden(cause)
-	r.audit = true
 	return r
 }
 
