@@ -347,13 +347,14 @@ type Tokens interface {
 	RevokeToken(ctx context.Context, id string, at time.Time, record audit.Record) error
 }
 
-// AdministratorRemains is how long some other administrator's token must last for one to be revoked.
-const AdministratorRemains = 24 * time.Hour
+// AdministratorRemains is how long some other administrator's token must last for one to be revoked: time enough to make
+// one that lasts. Tokens of a rescue and of a restoration, which last for a day, are enough.
+const AdministratorRemains = 12 * time.Hour
 
 // LastAdministrator returns the refusal to revoke the last administrator's token.
 func LastAdministrator() error {
 	return fault.New(fault.Conflict, "this is the last administrator's token").
-		WithHint("create another first: an administrator's, without limits, that lasts for more than a day")
+		WithHint("create another first: an administrator's, without limits, that lasts for more than half a day")
 }
 
 // Audit reads the chain of records, and adds records that no other verb carries.
