@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"math/big"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -21,6 +22,9 @@ type iterEntries = iter.Seq2[store.RevokedEntry, error]
 
 // maxPending is how many events wait at the most, in a replica that makes no lists, until its entries take them in.
 const maxPending = 1000
+
+// muchMemory is a size of entries after whose reading it pays to give memory back.
+const muchMemory = 8 << 20
 
 // build makes the lists of the key that choose returns, once all that happened is known, and records them, all or none: under
 // a lease, if there is one. It returns store.ErrStale when another replica was faster. The caller holds work.
@@ -247,6 +251,9 @@ func (p *Publisher) loadEntries(ctx context.Context, key *issuer.Key, pl plan, t
 	p.mu.Lock()
 	k.entries = es
 	p.mu.Unlock()
+	if _, size, _ := es.complete(pki.ScopeFull); size > muchMemory {
+		debug.FreeOSMemory() // rows by the million leave as much behind as the entries take
+	}
 	return nil
 }
 

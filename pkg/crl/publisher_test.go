@@ -2,10 +2,13 @@ package crl_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	crand "crypto/rand"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -527,26 +530,56 @@ func TestVerifiers(t *testing.T) {
 	openssl("certificate revoked", append(check, badFile)...)
 }
 
+// crowded is a real store under whose revocations there are many more, of nothing else.
+type crowded struct {
+	store.Store
+	rows []store.RevokedEntry // in the order of serial numbers
+}
+
+func (c *crowded) Revocations(ctx context.Context, key int64, scope string) (int64, iter.Seq2[store.RevokedEntry, error], error) {
+	head, err := c.Head(ctx)
+	return head.Change, func(yield func(store.RevokedEntry, error) bool) {
+		for _, e := range c.rows {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}, err
+}
+
+// BenchmarkBuild is the list after one revocation more, recorded in a real store.
 func BenchmarkBuild(b *testing.B) {
-	e := setup(b)
-	const entries = 10_000
-	var all sync.WaitGroup
-	for range 100 {
-		all.Go(func() {
-			for range entries / 100 {
-				c := e.Issuing.Stub(b, e.store, time.Now(), time.Now().AddDate(1, 0, 0))
+	for _, n := range []int{1000, 1_000_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			e := setup(b)
+			rows := make([]store.RevokedEntry, n)
+			end := time.Now().AddDate(1, 0, 0)
+			for i := range rows {
+				serial, err := pki.NewSerialNumber(crand.Reader, end, time.Now())
+				if err != nil {
+					b.Fatal(err)
+				}
+				rows[i] = store.RevokedEntry{
+					Serial: serial, Scope: pki.ScopeFull, NotAfter: end,
+					Revocation: pki.Revocation{Status: pki.Revoked, Reason: pki.KeyCompromise, RevokedAt: time.Now().Add(-time.Hour)},
+				}
+			}
+			slices.SortFunc(rows, func(a, b store.RevokedEntry) int { return cmp.Compare(a.Serial, b.Serial) })
+			p := e.publisher("a", func(c *crl.Config) { c.Store = &crowded{e.store, rows} })
+			key := e.issuers.Current().Key(e.Issuing.KeyID)
+			if _, err := p.Build(b.Context(), key, true); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				b.StopTimer()
+				c := e.Issuing.Stub(b, e.store, time.Now(), end)
 				certtest.Change(b, e.store, c, pki.ActionRevoke, pki.KeyCompromise, time.Now())
+				b.StartTimer()
+				if _, err := p.Build(b.Context(), key, false); err != nil {
+					b.Fatal(err)
+				}
 			}
 		})
-	}
-	all.Wait()
-	p := e.publisher("a")
-	key := e.issuers.Current().Key(e.Issuing.KeyID)
-	b.ReportAllocs()
-	for b.Loop() {
-		at, err := p.Build(b.Context(), key, false)
-		if err != nil || at.Entries != entries {
-			b.Fatal(at, err)
-		}
 	}
 }

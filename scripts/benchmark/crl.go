@@ -60,8 +60,9 @@ type crlRun struct {
 	// Loaded is the time from the process's start until a list with all of them is served.
 	Loaded            float64 `json:"loaded"`
 	LoadedCPU         float64 `json:"loaded_cpu"`
-	Idle              int64   `json:"idle_bytes"` // resident, when it is served and nothing happens
-	Peak              int64   `json:"peak_bytes"` // resident at most, up to the end of the single revocations
+	Idle              int64   `json:"idle_bytes"`      // resident, when it is served and nothing happens
+	LoadPeak          int64   `json:"load_peak_bytes"` // resident at most until then
+	Peak              int64   `json:"peak_bytes"`      // resident at most while lists are made after single revocations
 	Size              int64   `json:"list_bytes"`
 	SingleMS          float64 `json:"single_ms"`     // answer to a single revocation, median
 	SingleCPU         float64 `json:"single_cpu_ms"` // the server's processor time of one, with its lists and all that goes on meanwhile
@@ -162,8 +163,8 @@ type crlFigures struct {
 }
 
 func (r *crlFigures) print() {
-	fmt.Printf("  %d revoked: list of %.1f MB served after %.2f s (%.2f s of processor time), memory %.0f MB, at most %.0f MB\n",
-		r.Revoked, float64(r.Size)/1e6, r.Loaded, r.LoadedCPU, float64(r.Idle)/1e6, float64(r.Peak)/1e6)
+	fmt.Printf("  %d revoked: list of %.1f MB served after %.2f s (%.2f s of processor time), memory at most %.0f MB then, %.0f MB idle, at most %.0f MB with single revocations\n",
+		r.Revoked, float64(r.Size)/1e6, r.Loaded, r.LoadedCPU, float64(r.LoadPeak)/1e6, float64(r.Idle)/1e6, float64(r.Peak)/1e6)
 	fmt.Printf("    one revocation        %.2f ms, its lists %.0f ms later, %.1f + %.1f ms of processor time with them (server + database)\n", r.SingleMS, r.Visible, r.SingleCPU, r.SingleDatabaseCPU)
 	fmt.Printf("    as many as possible   %.0f a second, p99 %.0f ms, %.3f + %.3f ms of processor time each with lists (others used %.0f %% of the machine)\n",
 		r.Rate, r.RateP99, r.RateCPU, r.RateDatabaseCPU, 100*r.RateOthers)
@@ -217,12 +218,18 @@ func crlRound(ctx context.Context, o options, data, database string, postmaster 
 		return nil, err
 	}
 	r.LoadedCPU = cpu.Seconds()
+	if r.LoadPeak, err = memory(s.pid(), "VmHWM"); err != nil {
+		return nil, err
+	}
 	time.Sleep(3 * time.Second)
 	if r.Idle, err = memory(s.pid(), "VmRSS"); err != nil {
 		return nil, err
 	}
 
 	// One by one.
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", s.pid()), []byte("5"), 0); err != nil { // VmHWM begins anew
+		return nil, err
+	}
 	var answers, visible histogram
 	before, err := usageOf(s.pid(), postmaster)
 	if err != nil {
