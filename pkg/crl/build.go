@@ -23,7 +23,7 @@ type iterEntries = iter.Seq2[store.RevokedEntry, error]
 // maxPending is how many events wait at the most, in a replica that makes no lists, until its entries take them in.
 const maxPending = 1000
 
-// muchMemory is a size of entries after whose reading it pays to give memory back.
+// muchMemory is a size of entries after whose reading, and first recording, it pays to give memory back.
 const muchMemory = 8 << 20
 
 // build makes the lists of the key that choose returns, once all that happened is known, and records them, all or none: under
@@ -42,6 +42,7 @@ func (p *Publisher) build(ctx context.Context, key *issuer.Key, pl plan, choose 
 		return nil, err
 	}
 	thisUpdate := p.thisUpdate(key, now)
+	reading := p.state(key).entries == nil
 	if err := p.current(ctx, key, pl, thisUpdate); err != nil {
 		return nil, err
 	}
@@ -65,6 +66,9 @@ func (p *Publisher) build(ctx context.Context, key *issuer.Key, pl plan, choose 
 	}
 	if err := p.cfg.Store.RecordCRL(ctx, under, lists...); err != nil {
 		return nil, err
+	}
+	if _, size, _ := p.state(key).entries.complete(pki.ScopeFull); reading && size > muchMemory {
+		debug.FreeOSMemory() // rows by the million, read and written, leave behind more than the entries take
 	}
 	made := make([]*Published, len(lists))
 	for i, c := range lists {
@@ -251,9 +255,6 @@ func (p *Publisher) loadEntries(ctx context.Context, key *issuer.Key, pl plan, t
 	p.mu.Lock()
 	k.entries = es
 	p.mu.Unlock()
-	if _, size, _ := es.complete(pki.ScopeFull); size > muchMemory {
-		debug.FreeOSMemory() // rows by the million leave as much behind as the entries take
-	}
 	return nil
 }
 

@@ -30,7 +30,7 @@ func (s simple) rows(yield func(store.RevokedEntry, error) bool) {
 // TestEntriesFollow compares entries that follow events with those that are read anew: whatever the order of events, they
 // are the same octets in the same leaves.
 func TestEntriesFollow(t *testing.T) {
-	for seed := range uint64(6) {
+	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 7))
 			start := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
@@ -39,17 +39,17 @@ func TestEntriesFollow(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			serials := make([]pki.SerialNumber, 200+r.IntN(6000))
+			serials := make([]pki.SerialNumber, 200+r.IntN(3000))
 			for i := range serials {
 				b := randomOctets(r, 16)
 				b[0] = 0x41
-				if seed == 5 { // an import's: counted up
+				if seed == 3 { // an import's: counted up
 					b = []byte{byte(1 + i>>8), byte(i)}
 				}
 				serials[i] = pki.SerialNumber(b)
 			}
 			now, number := start, int64(0)
-			for range 40 {
+			for range 25 {
 				var events []store.StatusEvent
 				for range 1 + r.IntN(len(serials)/4) {
 					number++
