@@ -501,11 +501,6 @@ func TestConformance(t *testing.T) {
 		configs = append(configs, v)
 	}
 	g.known["ProfileConfig"] = configs
-	// Whether settings are granted before their versions are asked for must not be a matter of luck.
-	if w := r.send("administrator", "PUT", "/issuers/issuing/settings", `{"crl":{"nextUpdate":"3d"}}`, "If-Match", `"0"`); w.Code != http.StatusOK {
-		t.Fatalf("settings of an issuer: %d %s", w.Code, w.Body)
-	}
-	g.known["getIssuerSettingsVersion.issuer"], g.known["getIssuerSettingsVersion.version"] = []any{"issuing"}, []any{"1"}
 	g.known["point"] = []any{"default"}
 	g.known["putEnrollmentPoint.point"] = []any{"fuzz-1", "fuzz-2", "fuzz-3"}
 	g.known["PutPointInputBody"] = []any{
