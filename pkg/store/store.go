@@ -348,13 +348,13 @@ type Tokens interface {
 }
 
 // AdministratorRemains is how long some other administrator's token must last for one to be revoked: time enough to make
-// one that lasts. Tokens of a rescue and of a restoration, which last for a day, are enough.
-const AdministratorRemains = 12 * time.Hour
+// one that lasts. Tokens of a rescue and of a restoration, which last for hours, are enough.
+const AdministratorRemains = time.Hour
 
 // LastAdministrator returns the refusal to revoke the last administrator's token.
 func LastAdministrator() error {
 	return fault.New(fault.Conflict, "this is the last administrator's token").
-		WithHint("create another first: an administrator's, without limits, that lasts for more than half a day")
+		WithHint("create another first: an administrator's, without limits, that lasts for more than an hour")
 }
 
 // Audit reads the chain of records, and adds records that no other verb carries.

@@ -408,10 +408,10 @@ func testLastAdministrator(t *testing.T, h Harness) {
 		t.Errorf("RevokeToken of an operator: %v", err)
 	}
 	for name, limit := range map[string]func(*pki.Token){
-		"issuers":    func(tok *pki.Token) { tok.Issuers = []string{"issuing"} },
-		"profiles":   func(tok *pki.Token) { tok.Profiles = []string{"device"} },
-		"names":      func(tok *pki.Token) { tok.Names = []string{"DNS:*"} },
-		"half a day": func(tok *pki.Token) { tok.ExpiresAt = base.Add(store.AdministratorRemains) },
+		"issuers":  func(tok *pki.Token) { tok.Issuers = []string{"issuing"} },
+		"profiles": func(tok *pki.Token) { tok.Profiles = []string{"device"} },
+		"names":    func(tok *pki.Token) { tok.Names = []string{"DNS:*"} },
+		"an hour":  func(tok *pki.Token) { tok.ExpiresAt = base.Add(store.AdministratorRemains) },
 	} {
 		tok := pki.Token{ID: name, Name: name, Role: pki.RoleAdministrator, CreatedAt: base}
 		limit(&tok)
