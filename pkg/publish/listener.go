@@ -84,7 +84,12 @@ type source struct {
 	// signing is held while an answer is made that is not kept: a flood from one source, each with a nonce of its own,
 	// leaves processors to the others.
 	signing chan struct{}
+	// pipelining is held by the connection whose pipelined requests are answered.
+	pipelining chan struct{}
 }
+
+// pipelinePause is how long a source's pipelined requests are apart.
+const pipelinePause = 200 * time.Microsecond
 
 // NewListener returns a listener that begins to accept connections with the first call of Accept.
 func NewListener(cfg ListenerConfig) (*Listener, error) {
@@ -225,7 +230,7 @@ func (l *Listener) admit(nc net.Conn) *conn {
 	}
 	s := l.sources[from]
 	if s == nil {
-		s = &source{conns: map[*conn]struct{}{}, signing: make(chan struct{}, 2*runtime.GOMAXPROCS(0))}
+		s = &source{conns: map[*conn]struct{}{}, signing: make(chan struct{}, 2*runtime.GOMAXPROCS(0)), pipelining: make(chan struct{}, 1)}
 		l.sources[from] = s
 	}
 	switch {
@@ -328,10 +333,12 @@ type conn struct {
 	heard  atomic.Int64 // when it last did something, in Unix nanoseconds
 	handed atomic.Bool
 
-	buf   []byte    // read and not yet served; owned by serve, then by Read
-	out   []byte    // owned by serve
-	armed time.Time // the deadline that is set; owned by serve
-	eof   bool      // the client has sent its last octet; owned by serve
+	buf   []byte      // read and not yet served; owned by serve, then by Read
+	out   []byte      // owned by serve
+	armed time.Time   // the deadline that is set; owned by serve
+	eof   bool        // the client has sent its last octet; owned by serve
+	full  bool        // the last Read filled its buffer; owned by Read
+	turn  atomic.Bool // it holds source.pipelining, for Read
 }
 
 // Read is net/http's, once the connection was handed on.
@@ -344,7 +351,41 @@ func (c *conn) Read(b []byte) (int, error) {
 		}
 		return n, nil
 	}
-	return c.Conn.Read(b)
+	if len(b) < 1<<10 { // it looks for one octet while it makes a response, to hear of a client that goes away
+		return c.Conn.Read(b)
+	}
+	c.endTurn()
+	n, err := c.Conn.Read(b)
+	// The second buffer in a row that is full: no request here is as long, so there are several in it.
+	full := n == len(b)
+	if full && c.full && c.takeTurn() {
+		c.turn.Store(true) // until all of them are answered
+	}
+	c.full = full
+	return n, err
+}
+
+// takeTurn waits until no other connection of the source has pipelined requests answered, and lets some time pass. It
+// returns false when the listener is closed.
+//
+// A goroutine that never waits for its client runs for as long as the scheduler lets it, 10 ms at a time, and nobody else is
+// heard meanwhile: a few connections that always have a next request there would stop everybody else. No OCSP client
+// pipelines.
+func (c *conn) takeTurn() bool {
+	select {
+	case c.source.pipelining <- struct{}{}:
+		time.Sleep(pipelinePause)
+		return true
+	case <-c.l.done:
+		return false
+	}
+}
+
+// endTurn ends the turn that Read took.
+func (c *conn) endTurn() {
+	if c.turn.CompareAndSwap(true, false) {
+		<-c.source.pipelining
+	}
 }
 
 // Write is net/http's, once the connection was handed on.
@@ -355,6 +396,7 @@ func (c *conn) Write(b []byte) (int, error) {
 
 // Close is net/http's, once the connection was handed on.
 func (c *conn) Close() error {
+	c.endTurn()
 	c.l.mu.Lock()
 	c.l.forget(c)
 	c.l.mu.Unlock()
@@ -393,6 +435,10 @@ func (c *conn) serve() {
 		case v == incomplete || h.close || h.http10 || c.l.closed.Load():
 			_ = c.Close()
 			return
+		case len(c.buf) > 0:
+			if c.takeTurn() {
+				<-c.source.pipelining
+			}
 		}
 	}
 }

@@ -174,7 +174,15 @@ func TestSameAsNetHTTP(t *testing.T) {
 			cuts["at the end"] = []string{text[:n-1], text[n-1:]}
 		}
 		for cut, pieces := range cuts {
-			if got := e.exchange(f.addr, pieces...); !reflect.DeepEqual(got, want) {
+			got := e.exchange(f.addr, pieces...)
+			for range 3 {
+				if len(got) == len(want) {
+					break
+				}
+				// Who writes half a second after the server has refused him, on a busy machine, may lose the answer.
+				got = e.exchange(f.addr, pieces...)
+			}
+			if !reflect.DeepEqual(got, want) {
 				t.Errorf("%s, %s:\ngot  %.1500q\nwant %.1500q", name, cut, fmt.Sprint(got), fmt.Sprint(want))
 			}
 		}
