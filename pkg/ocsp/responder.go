@@ -41,8 +41,9 @@ const (
 const (
 	// maxTries is how often an answer is made anew because a status changed meanwhile.
 	maxTries = 8
-	// makeTimeout ends the making of an answer whose store or delegate does not come back.
-	makeTimeout = 10 * time.Second
+	// makeTimeout ends the making of an answer whose store or delegate does not come back. Apache waits for 10 seconds by
+	// default, and should hear tryLater before.
+	makeTimeout = 5 * time.Second
 	// eventPage is how many status events are read at a time.
 	eventPage = 1000
 )
