@@ -547,7 +547,11 @@ func ocspOpenSSL(ctx context.Context, o options, report *ocspReport) error {
 		return err
 	}
 	now := time.Now()
-	skid := sha1.Sum(elliptic.Marshal(key.Curve, key.X, key.Y)) //nolint:staticcheck // RFC 5280, Section 4.2.1.2, method 1
+	point, err := key.PublicKey.Bytes()
+	if err != nil {
+		return err
+	}
+	skid := sha1.Sum(point) // RFC 5280, Section 4.2.1.2, method 1
 	t := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Bench"}, IsCA: true, BasicConstraintsValid: true, SubjectKeyId: skid[:],
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0),
