@@ -117,6 +117,18 @@ func (e *env) exchange(addr string, pieces ...string) []response {
 	}
 }
 
+// exchangeAll is exchange where so many responses are expected: who writes half a second after the server has refused him,
+// as on a busy machine, may lose the last one, and tries again.
+func (e *env) exchangeAll(addr string, responses int, pieces ...string) []response {
+	e.t.Helper()
+	for range 3 {
+		if got := e.exchange(addr, pieces...); len(got) == responses {
+			return got
+		}
+	}
+	return e.exchange(addr, pieces...)
+}
+
 // oddRequests are requests that are right, odd and wrong.
 func (e *env) oddRequests() map[string]string {
 	der := e.request(e.good, crypto.SHA1)
@@ -174,14 +186,7 @@ func TestSameAsNetHTTP(t *testing.T) {
 			cuts["at the end"] = []string{text[:n-1], text[n-1:]}
 		}
 		for cut, pieces := range cuts {
-			got := e.exchange(f.addr, pieces...)
-			for range 3 {
-				if len(got) == len(want) {
-					break
-				}
-				// Who writes half a second after the server has refused him, on a busy machine, may lose the answer.
-				got = e.exchange(f.addr, pieces...)
-			}
+			got := e.exchangeAll(f.addr, len(want), pieces...)
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("%s, %s:\ngot  %.1500q\nwant %.1500q", name, cut, fmt.Sprint(got), fmt.Sprint(want))
 			}
@@ -355,6 +360,30 @@ func FuzzParseHead(f *testing.F) {
 		length := r.ContentLength
 		if r.Method != h.Method || r.RequestURI != h.Target || r.Proto != h.Proto || r.Close != h.Close || length != int64(h.Length) || r.URL.EscapedPath() != h.Target || r.URL.RawQuery != "" || len(r.TransferEncoding) > 0 {
 			t.Fatalf("%q: got %+v, net/http %s %s %s close %v length %d", b, h, r.Method, r.RequestURI, r.Proto, r.Close, length)
+		}
+	})
+}
+
+// FuzzConnection: whatever octets a connection brings, and however they are cut, what comes back is what net/http says.
+func FuzzConnection(f *testing.F) {
+	e := setup(f)
+	l := e.fast()
+	plain := e.server.Listener.Addr().String()
+	for name, text := range e.oddRequests() {
+		if len(text) < 2000 {
+			f.Add([]byte(text), uint16(len(name)))
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte, cut uint16) {
+		if len(b) > 20<<10 {
+			return
+		}
+		text := string(b)
+		at := min(int(cut), len(text))
+		e := &env{t: t}
+		want := e.exchange(plain, text)
+		if got := e.exchangeAll(l.addr, len(want), text[:at], text[at:]); !reflect.DeepEqual(got, want) {
+			t.Errorf("%q, cut at %d:\ngot  %.1500q\nwant %.1500q", b, at, fmt.Sprint(got), fmt.Sprint(want))
 		}
 	})
 }
