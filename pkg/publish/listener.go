@@ -447,7 +447,7 @@ func (c *conn) serve() {
 func (c *conn) readHead(first bool) (head, verdict) {
 	whole := time.Time{} // when the head must be there; zero before its first octet
 	for {
-		if len(c.buf) > 0 {
+		if len(c.buf) > c.few(first) {
 			h, v := parseHead(c.buf)
 			if v == ours && len(c.buf) < h.size+h.length {
 				v = c.readBody(&h, whole)
@@ -464,7 +464,7 @@ func (c *conn) readHead(first bool) (head, verdict) {
 			c.armIdle(first)
 		}
 		if !c.fill(!whole.IsZero()) {
-			return head{}, c.broken()
+			return head{}, c.broken(c.few(first))
 		}
 	}
 }
@@ -477,7 +477,7 @@ func (c *conn) readBody(h *head, whole time.Time) verdict {
 	c.arm(whole)
 	for len(c.buf) < h.size+h.length {
 		if !c.fill(true) {
-			return c.broken()
+			return c.broken(0)
 		}
 	}
 	again, v := parseHead(c.buf) // the target moved with the buffer
@@ -485,10 +485,18 @@ func (c *conn) readBody(h *head, whole time.Time) verdict {
 	return v
 }
 
+// few returns how many octets are too few for a request: behind an answer net/http does not look at less than four.
+func (c *conn) few(first bool) int {
+	if first {
+		return 0
+	}
+	return 3
+}
+
 // broken tells what becomes of a connection from which no more can be read. Who ended in the middle of a request may
-// still listen for what is wrong with it, and net/http knows what to say.
-func (c *conn) broken() verdict {
-	if c.eof && len(c.buf) > 0 {
+// still listen for what is wrong with it, and net/http knows what to say, unless there are too few octets.
+func (c *conn) broken(few int) verdict {
+	if c.eof && len(c.buf) > few {
 		return theirs
 	}
 	return incomplete

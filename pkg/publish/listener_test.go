@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"reflect"
 	"strings"
 	"sync"
@@ -96,10 +97,14 @@ func (e *env) exchange(addr string, pieces ...string) []response {
 		}
 	}
 	_ = c.CloseWrite()
+	defer c.Close()
 	in := bufio.NewReader(c)
 	var all []response
 	for {
 		r, err := http.ReadResponse(in, nil)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			e.t.Errorf("neither a response nor an end, after %.300q", pieces)
+		}
 		if err != nil {
 			return all
 		}
@@ -117,16 +122,13 @@ func (e *env) exchange(addr string, pieces ...string) []response {
 	}
 }
 
-// exchangeAll is exchange where so many responses are expected: who writes half a second after the server has refused him,
-// as on a busy machine, may lose the last one, and tries again.
-func (e *env) exchangeAll(addr string, responses int, pieces ...string) []response {
-	e.t.Helper()
-	for range 3 {
-		if got := e.exchange(addr, pieces...); len(got) == responses {
-			return got
-		}
+// same tells whether the responses are those that are wanted. The last may be missing if it is a refusal: who still writes
+// after net/http has refused him and closed the connection may lose it.
+func same(got, want []response) bool {
+	if n := len(want); n == len(got)+1 && want[n-1].Status != "200 OK" {
+		want = want[:n-1]
 	}
-	return e.exchange(addr, pieces...)
+	return len(got) == len(want) && (len(got) == 0 || reflect.DeepEqual(got, want))
 }
 
 // oddRequests are requests that are right, odd and wrong.
@@ -166,7 +168,8 @@ func (e *env) oddRequests() map[string]string {
 		"post of nothing": post("", "Content-Length: 0"), "post of garbage": post("garbage", "Content-Length: 7"), "post too short": post(body[:10], length), "post too long": post(strings.Repeat("a", 5000), "Content-Length: 5000"), "length 4096": post(strings.Repeat("a", 4096), "Content-Length: 4096"), "length 4097": post(strings.Repeat("a", 4097), "Content-Length: 4097"),
 		"length twice": post(body, length, length), "two lengths": post(body, length, "Content-Length: 1"), "list of lengths": post(body, length+", "+length[16:]), "length +1": post(body, "Content-Length: +1"), "length -1": post(body, "Content-Length: -1"), "length 0x1": post(body, "Content-Length: 0x1"), "no length": post(body, "Content-Length:"), "huge length": post(body, "Content-Length: 99999999999999999999"), "zeros": post(body, "Content-Length: 00000"+length[16:]),
 		"chunked": post(fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(der), body), "Transfer-Encoding: chunked"), "chunked and length": post(fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(der), body), "Transfer-Encoding: chunked", length), "gzip": post(body, "Transfer-Encoding: gzip", length), "trailer": post(body, length, "Trailer: A"),
-		"several": get(path) + post(body, length) + get("/ocsp/"+never) + get("/roots.pem") + get(path, "Connection: close") + get(path),
+		"several":                 get(path) + post(body, length) + get("/ocsp/"+never) + get("/roots.pem") + get(path, "Connection: close") + get(path),
+		"little behind a request": post(body+"abc", length), "more behind a request": post(body+"abcd", length), "half a method behind a request": get(path) + "GE",
 		"nothing": "", "a letter": "G", "half a head": "GET " + path + " HTTP/1.1\r\nHo", "TLS": "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "HTTP/2": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 	}
 	return all
@@ -186,8 +189,8 @@ func TestSameAsNetHTTP(t *testing.T) {
 			cuts["at the end"] = []string{text[:n-1], text[n-1:]}
 		}
 		for cut, pieces := range cuts {
-			got := e.exchangeAll(f.addr, len(want), pieces...)
-			if !reflect.DeepEqual(got, want) {
+			got := e.exchange(f.addr, pieces...)
+			if !reflect.DeepEqual(got, want) && (cut == "whole" || !same(got, want)) {
 				t.Errorf("%s, %s:\ngot  %.1500q\nwant %.1500q", name, cut, fmt.Sprint(got), fmt.Sprint(want))
 			}
 		}
@@ -382,7 +385,7 @@ func FuzzConnection(f *testing.F) {
 		at := min(int(cut), len(text))
 		e := &env{t: t}
 		want := e.exchange(plain, text)
-		if got := e.exchangeAll(l.addr, len(want), text[:at], text[at:]); !reflect.DeepEqual(got, want) {
+		if got := e.exchange(l.addr, text[:at], text[at:]); !same(got, want) {
 			t.Errorf("%q, cut at %d:\ngot  %.1500q\nwant %.1500q", b, at, fmt.Sprint(got), fmt.Sprint(want))
 		}
 	})
