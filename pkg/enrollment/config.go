@@ -68,8 +68,9 @@ func Switches() []Switch {
 	return []Switch{LegacyDES, LegacyMD5, LegacySHA1CSR, LegacySHA1Renewal, LegacyIssuerKey}
 }
 
-// Date is a day in UTC, as in 2027-03-31.
-type Date struct{ time.Time }
+// Date is a day in UTC, as in 2027-03-31. The time is not embedded: its MarshalJSON and UnmarshalJSON would go before the
+// day's own text.
+type Date struct{ Time time.Time } // its first instant
 
 // ParseDate reads a day.
 func ParseDate(text string) (Date, error) {
@@ -81,7 +82,7 @@ func ParseDate(text string) (Date, error) {
 }
 
 // MarshalText returns the day.
-func (d Date) MarshalText() ([]byte, error) { return []byte(d.Format(time.DateOnly)), nil }
+func (d Date) MarshalText() ([]byte, error) { return []byte(d.Time.Format(time.DateOnly)), nil }
 
 // UnmarshalText is ParseDate.
 func (d *Date) UnmarshalText(text []byte) (err error) {
@@ -90,7 +91,7 @@ func (d *Date) UnmarshalText(text []byte) (err error) {
 }
 
 // End is the first instant after the day.
-func (d Date) End() time.Time { return d.AddDate(0, 0, 1) }
+func (d Date) End() time.Time { return d.Time.AddDate(0, 0, 1) }
 
 // The forms of GetCACert.
 const (
@@ -168,9 +169,9 @@ func (c Config) Validate(now time.Time) error {
 		switch {
 		case !slices.Contains(Switches(), s):
 			return bad("legacy", "there is no switch %q; there are des, md5, sha1CSR, sha1Renewal and issuerKey", cut(string(s), 30))
-		case until.IsZero():
+		case until.Time.IsZero():
 			return bad("legacy."+string(s), "a legacy switch has a day on which it ends")
-		case !now.IsZero() && until.After(now.Add(maxLegacy)):
+		case !now.IsZero() && until.Time.After(now.Add(maxLegacy)):
 			return bad("legacy."+string(s), "a legacy switch ends within two years: look at it again then")
 		}
 	}

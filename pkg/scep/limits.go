@@ -171,7 +171,7 @@ func (a *auditor) failChallenge(ctx context.Context, h *Handler, t *transaction,
 // legacy notes that a switch was used: counted, and in the log, with the day on which it ends.
 func (h *Handler) legacy(t *transaction, s enrollment.Switch) {
 	h.counts.add("legacy", string(s))
-	h.log.Warn("a device was served by a legacy switch", "point", t.point.Name(), "switch", string(s), "until", t.point.Config().Legacy[s].Format(time.DateOnly),
+	h.log.Warn("a device was served by a legacy switch", "point", t.point.Name(), "switch", string(s), "until", t.point.Config().Legacy[s].Time.Format(time.DateOnly),
 		"transaction_id", t.request.TransactionID, "source", t.source, "request_id", t.id)
 }
 
