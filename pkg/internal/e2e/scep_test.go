@@ -36,6 +36,7 @@ func TestSCEPClients(t *testing.T) {
 			s.MustCLI("scep", "set", "--renewal-percent", "100")
 			t.Run("strongSwan", func(t *testing.T) { strongSwan(t, s) })
 			t.Run("certmonger", func(t *testing.T) { certmonger(t, s) })
+			goClients(t, s)
 		})
 	}
 }
