@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -12,6 +14,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -22,10 +25,14 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/smallstep/pkcs7"
+	"github.com/smallstep/scep"
+	"github.com/smallstep/scep/x509util"
 	"github.com/spf13/cobra"
 )
 
 func TestMain(m *testing.M) {
+	pkcs7.ContentEncryptionAlgorithm = pkcs7.EncryptionAlgorithmAES128CBC // of enroll; else it is DES
 	testscript.Main(m, map[string]func(){"certwright": main})
 }
 
@@ -35,6 +42,7 @@ func TestMain(m *testing.M) {
 //	mode OCTAL FILE                wants this mode
 //	makecert KIND FILE             writes a self-signed certificate: plain, hostile, expired, der, csr, key
 //	serving FOLDER                 waits for a server with this data folder
+//	enroll STATUS CN ADDRESS FILE  asks by SCEP, wants SUCCESS, FAILURE or PENDING; files hold address and challenge
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -42,7 +50,7 @@ func TestScripts(t *testing.T) {
 			return os.Chmod(env.WorkDir, 0o755) // whatever the umask: keys are not written where others write
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "mode": mode, "makecert": makeCertificate, "serving": serving,
+			"exits": exits, "mode": mode, "makecert": makeCertificate, "serving": serving, "enroll": enroll,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -149,6 +157,48 @@ func serving(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("no server answers")
+}
+
+// enroll is a device with a new key.
+func enroll(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 4 {
+		ts.Fatalf("usage: enroll STATUS CN ADDRESS FILE")
+	}
+	address, challenge := strings.TrimSpace(ts.ReadFile(args[2])), strings.TrimSpace(ts.ReadFile(args[3]))
+	read := func(answer *http.Response, err error) []byte {
+		ts.Check(err)
+		defer answer.Body.Close()
+		body, err := io.ReadAll(answer.Body)
+		ts.Check(err)
+		if answer.StatusCode != http.StatusOK {
+			ts.Fatalf("%s: %s", answer.Status, body)
+		}
+		return body
+	}
+	known, err := scep.CACerts(read(http.Get(address + "?operation=GetCACert")))
+	ts.Check(err)
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	ts.Check(err)
+	now, subject := time.Now(), pkix.Name{CommonName: args[1]}
+	template := &x509.Certificate{SerialNumber: big.NewInt(now.UnixNano()), Subject: subject, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour)}
+	raw, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	ts.Check(err)
+	signer, err := x509.ParseCertificate(raw)
+	ts.Check(err)
+	wish := x509util.CertificateRequest{ChallengePassword: challenge}
+	wish.Subject, wish.SignatureAlgorithm = subject, x509.SHA256WithRSA
+	raw, err = x509util.CreateCertificateRequest(rand.Reader, &wish, key)
+	ts.Check(err)
+	csr, err := x509.ParseCertificateRequest(raw)
+	ts.Check(err)
+	m, err := scep.NewCSRRequest(csr, &scep.PKIMessage{MessageType: scep.PKCSReq, Recipients: known[:1], SignerKey: key, SignerCert: signer})
+	ts.Check(err)
+	rep, err := scep.ParsePKIMessage(read(http.Post(address+"?operation=PKIOperation", "application/x-pki-message", bytes.NewReader(m.Raw))), scep.WithCACerts(known))
+	ts.Check(err)
+	want := map[string]scep.PKIStatus{"SUCCESS": scep.SUCCESS, "FAILURE": scep.FAILURE, "PENDING": scep.PENDING}[args[0]]
+	if rep.PKIStatus != want {
+		ts.Fatalf("got status %s (failInfo %s), want %s", rep.PKIStatus, rep.FailInfo, args[0])
+	}
 }
 
 func testEnvironment() *environment {

@@ -95,7 +95,8 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 	return misuse(cmd, hint, "%s has no command %q", cmd.CommandPath(), name)
 }
 
-// takes checks the arguments that a command wants, named as in its usage line; the last may be in brackets.
+// takes checks the arguments that a command wants, named as in its usage line; the last may be in brackets, or
+// end with ..., for one and more.
 func takes(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		for i, name := range names {
@@ -103,7 +104,7 @@ func takes(names ...string) cobra.PositionalArgs {
 				return misuse(cmd, "", "%s is missing", name)
 			}
 		}
-		if len(args) > len(names) {
+		if len(args) > len(names) && (len(names) == 0 || !strings.HasSuffix(names[len(names)-1], "...")) {
 			return misuse(cmd, "", "%q is one argument too many", args[len(names)])
 		}
 		return nil

@@ -310,7 +310,7 @@ octets of the SHA-256 digest of its public key.`,
 
 func newSCEPApproveCommand(env *environment, conn *connection) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "approve ID...", Short: "Approve requests that wait: their certificates are issued", Args: cobra.MinimumNArgs(1),
+		Use: "approve ID...", Short: "Approve requests that wait: their certificates are issued", Args: takes("ID..."),
 		Example: "  certwright scep approve VZ5KXQJ2T3M4A6BC",
 	}
 	cmd.RunE = conn.call(func(cmd *cobra.Command, api *client.Client, args []string) error {
@@ -329,7 +329,7 @@ func newSCEPApproveCommand(env *environment, conn *connection) *cobra.Command {
 func newSCEPDenyCommand(env *environment, conn *connection) *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
-		Use: "deny ID...", Short: "Deny requests that wait", Args: cobra.MinimumNArgs(1),
+		Use: "deny ID...", Short: "Deny requests that wait", Args: takes("ID..."),
 		Example: `  certwright scep deny VZ5KXQJ2T3M4A6BC --reason "not one of ours"`,
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "a `text` for the device")
