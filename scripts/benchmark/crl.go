@@ -279,7 +279,7 @@ func crlRound(ctx context.Context, o options, data, database string, postmaster 
 	l := &load{
 		url: s.url + "/api/v1", headers: "Authorization: Bearer " + s.token + "\r\n", roots: s.roots, status: http.StatusOK,
 		requests: requests, clients: o.connections, duration: o.duration,
-		identify: func(_ http.Header, body []byte) (string, error) {
+		identify: func(_ *request, _ http.Header, body []byte) (string, error) {
 			if !bytes.Contains(body, []byte(`"status":"revoked"`)) {
 				return "", fmt.Errorf("the answer is %.200q", body)
 			}

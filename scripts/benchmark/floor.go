@@ -1,9 +1,11 @@
 package main
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
@@ -19,26 +21,39 @@ import (
 type floor struct {
 	CheckCSR float64 `json:"check_csr_us"`
 	Sign     float64 `json:"sign_us"`
+	// What SCEP cannot do without either: one decryption and one signature with the RA's key, RSA-2048.
+	Decrypt float64 `json:"rsa_decrypt_us,omitempty"`
+	SignRSA float64 `json:"rsa_sign_us,omitempty"`
 }
 
 // sum is in milliseconds.
-func (f floor) sum() float64 { return (f.CheckCSR + f.Sign) / 1000 }
+func (f floor) sum() float64 { return (f.CheckCSR + f.Sign + f.Decrypt + f.SignRSA) / 1000 }
 
-// floorOps is how often each core does it: about 0.2 s.
-const floorOps = 2400
+func (f floor) mean(g floor) floor {
+	return floor{
+		CheckCSR: (f.CheckCSR + g.CheckCSR) / 2, Sign: (f.Sign + g.Sign) / 2,
+		Decrypt: (f.Decrypt + g.Decrypt) / 2, SignRSA: (f.SignRSA + g.SignRSA) / 2,
+	}
+}
 
-// measureFloor keeps all cores busy, as a loaded server does: two threads of one core slow each other down.
-func measureFloor(csr []byte) (floor, error) {
+// How often each core does it: about 0.2 s for each operation.
+const (
+	floorOps    = 2400
+	floorRSAOps = 240
+)
+
+// floor measures it with the request's CSR. It keeps all cores busy, as a loaded server does: two threads of one core slow each other down.
+func (r *request) floor() (floor, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return floor{}, err
 	}
 	check := func() error {
-		r, err := x509.ParseCertificateRequest(csr)
+		csr, err := x509.ParseCertificateRequest(r.der)
 		if err != nil {
 			return err
 		}
-		return r.CheckSignature()
+		return csr.CheckSignature()
 	}
 	tbs := make([]byte, 700) // the length of a server's certificate
 	sign := func() error {
@@ -47,15 +62,45 @@ func measureFloor(csr []byte) (floor, error) {
 		return err
 	}
 	var f floor
-	if f.CheckCSR, err = cpuPerOp(check); err != nil {
+	if f.CheckCSR, err = cpuPerOp(floorOps, check); err != nil {
 		return f, err
 	}
-	f.Sign, err = cpuPerOp(sign)
+	f.Sign, err = cpuPerOp(floorOps, sign)
 	return f, err
 }
 
-// cpuPerOp returns the CPU time of f in microseconds.
-func cpuPerOp(f func() error) (float64, error) {
+// floorRSA is floor with the operations of SCEP.
+func (r *request) floorRSA() (floor, error) {
+	f, err := r.floor()
+	if err != nil {
+		return f, err
+	}
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return f, err
+	}
+	wrapped, err := rsa.EncryptOAEP(sha256.New(), rand.Reader, &key.PublicKey, make([]byte, 16), nil)
+	if err != nil {
+		return f, err
+	}
+	decrypt := func() error {
+		_, err := rsa.DecryptOAEP(sha256.New(), nil, key, wrapped, nil)
+		return err
+	}
+	sign := func() error {
+		digest := sha256.Sum256(wrapped)
+		_, err := rsa.SignPKCS1v15(rand.Reader, key, crypto.SHA256, digest[:])
+		return err
+	}
+	if f.Decrypt, err = cpuPerOp(floorRSAOps, decrypt); err != nil {
+		return f, err
+	}
+	f.SignRSA, err = cpuPerOp(floorRSAOps, sign)
+	return f, err
+}
+
+// cpuPerOp returns the CPU time of f in microseconds, which each core calls so many times.
+func cpuPerOp(times int, f func() error) (float64, error) {
 	workers := runtime.NumCPU()
 	spent, errs := make([]time.Duration, workers), make([]error, workers)
 	var wg sync.WaitGroup
@@ -64,7 +109,7 @@ func cpuPerOp(f func() error) (float64, error) {
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
 			before, err := threadCPU()
-			for i := 0; i < floorOps && err == nil; i++ {
+			for i := 0; i < times && err == nil; i++ {
 				err = f()
 			}
 			after, err2 := threadCPU()
@@ -76,7 +121,7 @@ func cpuPerOp(f func() error) (float64, error) {
 	for _, d := range spent {
 		sum += d
 	}
-	return float64(sum.Nanoseconds()) / 1000 / float64(workers*floorOps), errors.Join(errs...)
+	return float64(sum.Nanoseconds()) / 1000 / float64(workers*times), errors.Join(errs...)
 }
 
 func threadCPU() (time.Duration, error) {

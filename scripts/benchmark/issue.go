@@ -165,7 +165,7 @@ func issueOurs(ctx context.Context, o options, store string, requests []request)
 		url: s.url + certificates, headers: "Authorization: Bearer " + s.token + "\r\n", roots: s.roots,
 		requests: requests, clients: o.connections, duration: o.duration, identify: identifyOurs,
 	}
-	run, out, err := measure(ctx, l, s.pid(), postmaster, o.profile)
+	run, out, err := measure(ctx, l, l.requests[0].floor, s.pid(), postmaster, o.profile)
 	if err != nil {
 		return nil, s.failure(err)
 	}
@@ -191,8 +191,8 @@ func issueOurs(ctx context.Context, o options, store string, requests []request)
 	return run, err
 }
 
-// measure puts a server under load and says what it cost.
-func measure(ctx context.Context, l *load, pid, postmaster int, profile string) (*issueRun, *outcome, error) {
+// measure puts a server under load and says what it cost, beside a floor that is measured before and after.
+func measure(ctx context.Context, l *load, measureFloor func() (floor, error), pid, postmaster int, profile string) (*issueRun, *outcome, error) {
 	select {
 	case <-ctx.Done():
 		return nil, nil, ctx.Err()
@@ -203,7 +203,7 @@ func measure(ctx context.Context, l *load, pid, postmaster int, profile string) 
 	if run.IdleRSS, err = memory(pid, "VmRSS"); err != nil {
 		return nil, nil, err
 	}
-	before, err := measureFloor(l.requests[0].der)
+	before, err := measureFloor()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -224,7 +224,7 @@ func measure(ctx context.Context, l *load, pid, postmaster int, profile string) 
 	if err != nil {
 		return nil, nil, err
 	}
-	after, err := measureFloor(l.requests[0].der)
+	after, err := measureFloor()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -245,7 +245,7 @@ func measure(ctx context.Context, l *load, pid, postmaster int, profile string) 
 		return nil, nil, errors.New("nothing was answered in time")
 	}
 	run.CPU = edges[0].until(edges[1], run.Answers)
-	run.CPU.Floor = floor{CheckCSR: (before.CheckCSR + after.CheckCSR) / 2, Sign: (before.Sign + after.Sign) / 2}
+	run.CPU.Floor = before.mean(after)
 	run.CPU.PerFloor = run.CPU.Together / run.CPU.Floor.sum()
 	if out.rounds > 1 {
 		fmt.Printf("note        CSRs ran out and were used again: %d times at most\n", out.rounds)
@@ -290,7 +290,7 @@ func (u usage) until(v usage, n int64) cpuReport {
 }
 
 // identifyOurs takes the id from the Location of the new certificate.
-func identifyOurs(header http.Header, _ []byte) (string, error) {
+func identifyOurs(_ *request, header http.Header, _ []byte) (string, error) {
 	location := header.Get("Location")
 	id, ok := strings.CutPrefix(location, certificates+"/")
 	if !ok || len(id) != 2*sha256.Size {

@@ -25,18 +25,20 @@ const (
 	sampleEvery    = 64 // answers of which one is kept for verification
 )
 
-// load is a closed loop: each client has one connection and posts the next request when the last has been answered. The
-// clients speak HTTP/1.1 by hand, so that the generator takes little of the cores that it shares with the server.
+// load is a closed loop: each client has one connection, of TLS if the URL says so, and posts the next request when the
+// last has been answered. The clients speak HTTP/1.1 by hand, so that the generator takes little of the cores that it shares with the server.
 type load struct {
 	url      string // that is posted to
 	headers  string // further header lines
+	media    string // Content-Type; empty is JSON's
 	status   int    // of a good answer; 0 is 201
+	once     bool   // no request may be used twice
 	roots    *x509.CertPool
 	requests []request
 	clients  int
 	duration time.Duration
 	// identify finds the certificate's name of its own in an answer: all are compared in the end.
-	identify func(header http.Header, body []byte) (string, error)
+	identify func(r *request, header http.Header, body []byte) (string, error)
 	// edge is called when the measured phase begins, and when it ends.
 	edge func() error
 }
@@ -135,7 +137,7 @@ func (l *load) keepTime(ctx context.Context, phase *atomic.Int32, out *outcome) 
 // client is one connection and what it saw.
 type client struct {
 	load   *load
-	conn   *tls.Conn
+	conn   net.Conn
 	in     *bufio.Reader
 	path   string // of requests that have none
 	head   []byte // of each request, behind the path and up to the value of Content-Length
@@ -149,17 +151,21 @@ type client struct {
 }
 
 func (l *load) connect(ctx context.Context, u *url.URL) (*client, error) {
-	d := tls.Dialer{
-		NetDialer: &net.Dialer{Timeout: requestTimeout},
-		Config:    &tls.Config{RootCAs: l.roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}},
+	plain := &net.Dialer{Timeout: requestTimeout}
+	dial := plain.DialContext
+	if u.Scheme == "https" {
+		dial = (&tls.Dialer{
+			NetDialer: plain,
+			Config:    &tls.Config{RootCAs: l.roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}},
+		}).DialContext
 	}
-	conn, err := d.DialContext(ctx, "tcp", u.Host)
+	conn, err := dial(ctx, "tcp", u.Host)
 	if err != nil {
 		return nil, err
 	}
-	c := &client{load: l, conn: conn.(*tls.Conn), in: bufio.NewReaderSize(conn, 16<<10)}
+	c := &client{load: l, conn: conn, in: bufio.NewReaderSize(conn, 16<<10)}
 	c.path = u.RequestURI()
-	c.head = fmt.Appendf(nil, " HTTP/1.1\r\nHost: %s\r\n%sContent-Type: application/json\r\nContent-Length: ", u.Host, l.headers)
+	c.head = fmt.Appendf(nil, " HTTP/1.1\r\nHost: %s\r\n%sContent-Type: %s\r\nContent-Length: ", u.Host, l.headers, cmp.Or(l.media, "application/json"))
 	return c, nil
 }
 
@@ -169,6 +175,9 @@ func (c *client) loop(ctx context.Context, number int, phase *atomic.Int32) erro
 	for n := number; ; n += c.load.clients {
 		if phase.Load() == phaseOver || ctx.Err() != nil {
 			return nil
+		}
+		if c.load.once && n >= len(requests) {
+			return fmt.Errorf("the %d requests are used up: this machine is faster than was foreseen; take a shorter --duration", len(requests))
 		}
 		r := &requests[n%len(requests)]
 		c.rounds = n/len(requests) + 1
@@ -181,7 +190,7 @@ func (c *client) loop(ctx context.Context, number int, phase *atomic.Int32) erro
 		if phase.Load() == phaseMeasured {
 			c.latency.add(took)
 		}
-		id, err := c.load.identify(header, c.answer.Bytes())
+		id, err := c.load.identify(r, header, c.answer.Bytes())
 		if err != nil {
 			return fmt.Errorf("answer for %s: %w", r.name, err)
 		}

@@ -61,6 +61,7 @@ type options struct {
 	cfssl       string
 	openssl     string
 	revoked     int // of crl
+	challenge   string
 }
 
 func run(ctx context.Context, args []string) error {
@@ -84,10 +85,12 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&o.cfssl, "cfssl", "", "have ocsp measure this cfssl too, `FILE`")
 	flags.StringVar(&o.openssl, "openssl", "", "have ocsp measure this openssl too, `FILE`")
 	flags.IntVar(&o.revoked, "revoked", manyRevoked, "how many certificates are revoked, for crl")
+	flags.StringVar(&o.challenge, "challenge", staticChallenge, "what scep enrolls with: "+staticChallenge+" or "+oneTimeChallenge)
 	operations := map[string]func() (any, error){
 		"issue": func() (any, error) { return issue(ctx, o) },
 		"ocsp":  func() (any, error) { return measureOCSP(ctx, o) },
 		"crl":   func() (any, error) { return measureCRL(ctx, o) },
+		"scep":  func() (any, error) { return measureSCEP(ctx, o) },
 	}
 	if len(args) == 2 && args[0] == making { // a process of crl
 		n, err := strconv.Atoi(args[1])
@@ -136,6 +139,8 @@ func run(ctx context.Context, args []string) error {
 		return wrong("--revoked is %d or more, not %d", 10*fewRevoked, o.revoked)
 	case o.key != keyP256 && o.key != keyRSA2048:
 		return wrong("--key is %s or %s, not %q", keyP256, keyRSA2048, o.key)
+	case o.challenge != staticChallenge && o.challenge != oneTimeChallenge:
+		return wrong("--challenge is %s or %s, not %q", staticChallenge, oneTimeChallenge, o.challenge)
 	case store != "sqlite" && (o.database == "" || o.postmaster == 0):
 		return wrong("--store %s takes --database and --postmaster", store)
 	}

@@ -81,12 +81,12 @@ func issueStepCA(ctx context.Context, o options, requests []request) (run *issue
 	}
 	l := &load{
 		url: url + "/1.0/sign", roots: roots, requests: theirs, clients: o.connections, duration: o.duration,
-		identify: func(_ http.Header, body []byte) (string, error) {
+		identify: func(_ *request, _ http.Header, body []byte) (string, error) {
 			digest := sha256.Sum256(body)
 			return hex.EncodeToString(digest[:]), nil
 		},
 	}
-	run, out, err := measure(ctx, l, p.pid(), 0, "")
+	run, out, err := measure(ctx, l, l.requests[0].floor, p.pid(), 0, "")
 	if err != nil {
 		return nil, err
 	}

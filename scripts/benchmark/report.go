@@ -18,11 +18,7 @@ func (r *issueRun) print(o options) {
 		checked += fmt.Sprintf("; %d rows in the store, the same", r.Rows)
 	}
 	fmt.Printf("answers     %s\n", checked)
-	fmt.Printf("latency     ")
-	for _, q := range []string{"p50", "p90", "p99", "p99.9", "max"} {
-		fmt.Printf("%s %.1f   ", q, r.Latency[q])
-	}
-	fmt.Println("ms")
+	r.printLatency()
 	c := r.CPU
 	fmt.Printf("CPU         server %.3f + database %.3f = %.3f ms a certificate (generator %.3f)\n", c.Server, c.Database, c.Together, c.Generator)
 	fmt.Printf("            %.2f x floor: here %.1f us for checking a CSR + %.1f us for signing\n", c.PerFloor, c.Floor.CheckCSR, c.Floor.Sign)
@@ -30,12 +26,29 @@ func (r *issueRun) print(o options) {
 		fmt.Printf("            %.2f x the goal of %.2f ms, %.2f x the hardware's %.2f ms; in floors %.2f x the goal of %.2f\n",
 			c.Together/goal, goal, c.Together/hardware, hardware, c.PerFloor/(goal/reference.sum()), goal/reference.sum())
 	}
-	fmt.Printf("cores       %.0f %% this run, %.0f %% others, %.0f %% stolen\n", 100*c.Used, 100*c.Others, 100*c.Stolen)
+	r.printCores()
 	if s := r.Starts; s.Second == 0 {
 		fmt.Printf("start       %.0f ms\n", s.First)
 	} else {
 		fmt.Printf("start       first %.0f ms, second %.0f ms, with the %d certificates %.0f ms\n", s.First, s.Second, r.All, s.Full)
 	}
+	r.printMemory()
+}
+
+func (r *issueRun) printLatency() {
+	fmt.Printf("latency     ")
+	for _, q := range []string{"p50", "p90", "p99", "p99.9", "max"} {
+		fmt.Printf("%s %.1f   ", q, r.Latency[q])
+	}
+	fmt.Println("ms")
+}
+
+func (r *issueRun) printCores() {
+	c := r.CPU
+	fmt.Printf("cores       %.0f %% this run, %.0f %% others, %.0f %% stolen\n", 100*c.Used, 100*c.Others, 100*c.Stolen)
+}
+
+func (r *issueRun) printMemory() {
 	fmt.Printf("memory      idle %.1f MB, at most %.1f MB\n", float64(r.IdleRSS)/1e6, float64(r.PeakRSS)/1e6)
 }
 
