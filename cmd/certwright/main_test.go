@@ -197,7 +197,7 @@ func enroll(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	want := map[string]scep.PKIStatus{"SUCCESS": scep.SUCCESS, "FAILURE": scep.FAILURE, "PENDING": scep.PENDING}[args[0]]
 	if rep.PKIStatus != want {
-		ts.Fatalf("got status %s (failInfo %s), want %s", rep.PKIStatus, rep.FailInfo, args[0])
+		ts.Fatalf("got status %s (failInfo %q), want %s", rep.PKIStatus, string(rep.FailInfo), args[0]) // its String panics
 	}
 }
 

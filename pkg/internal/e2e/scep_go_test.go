@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/base64"
+	"fmt"
 	"io"
 	"math/big"
 	"net/http"
@@ -172,11 +173,16 @@ func (d *goSCEP) ask(kind scep.MessageType, template x509util.CertificateRequest
 	return d.send(d.message(kind, template))
 }
 
+// outcome is for people. The library's String of a failInfo that is not there panics.
+func outcome(answer *scep.PKIMessage) string {
+	return fmt.Sprintf("status %s, failInfo %q", string(answer.PKIStatus), string(answer.FailInfo))
+}
+
 // success opens an answer that brings a certificate.
 func (d *goSCEP) success(answer *scep.PKIMessage) *x509.Certificate {
 	d.t.Helper()
 	if answer.PKIStatus != scep.SUCCESS {
-		d.t.Fatalf("status %s, failInfo %s; want SUCCESS", answer.PKIStatus, answer.FailInfo)
+		d.t.Fatalf("%s; want SUCCESS", outcome(answer))
 	}
 	if err := answer.DecryptPKIEnvelope(d.signer, d.sign); err != nil {
 		d.t.Fatal(err)
@@ -190,7 +196,7 @@ func (d *goSCEP) success(answer *scep.PKIMessage) *x509.Certificate {
 func (d *goSCEP) failure(answer *scep.PKIMessage, info scep.FailInfo) {
 	d.t.Helper()
 	if answer.PKIStatus != scep.FAILURE || answer.FailInfo != info {
-		d.t.Errorf("status %s, failInfo %s; want FAILURE %s", answer.PKIStatus, answer.FailInfo, info)
+		d.t.Errorf("%s; want FAILURE with failInfo %s", outcome(answer), string(info))
 	}
 }
 
@@ -287,7 +293,7 @@ func goClient(t *testing.T, s *Server, wire scepTransport) {
 		m := d.message(scep.PKCSReq, withChallenge(oneTime(t, s)))
 		for range 2 {
 			if got := d.send(m); got.PKIStatus != scep.PENDING {
-				t.Fatalf("status %s, failInfo %s; want PENDING", got.PKIStatus, got.FailInfo)
+				t.Fatalf("%s; want PENDING", outcome(got))
 			}
 		}
 		list, _, err := s.Client.Enrollments(t.Context(), client.EnrollmentQuery{State: "pending"})
