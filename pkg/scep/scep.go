@@ -83,9 +83,13 @@ type Handler struct {
 	log      *slog.Logger
 	failures *failures
 	auditor  *auditor
-	turns    chan struct{} // bounds how many private key operations run at a time
+	turns    chan struct{} // bounds how many messages are processed at a time
 	counts   counts
 }
+
+// messagesPerCPU is how many messages are processed at a time. Most wait for the store, which commits together what comes
+// together: few at a time make small and dear commits.
+const messagesPerCPU = 32
 
 // New returns a handler.
 func New(cfg Config) (*Handler, error) {
@@ -95,7 +99,7 @@ func New(cfg Config) (*Handler, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	h := &Handler{cfg: cfg, log: cfg.Logger, turns: make(chan struct{}, 4*runtime.GOMAXPROCS(0)), failures: newFailures(cfg.Clock.Now)}
+	h := &Handler{cfg: cfg, log: cfg.Logger, turns: make(chan struct{}, messagesPerCPU*runtime.GOMAXPROCS(0)), failures: newFailures(cfg.Clock.Now)}
 	h.auditor = newAuditor(cfg.Clock.Now)
 	return h, nil
 }
