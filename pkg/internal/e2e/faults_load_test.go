@@ -442,6 +442,9 @@ func (w *crlWatch) fetch(s *Server, keyID string) *x509.RevocationList {
 	if err != nil || res.StatusCode == http.StatusServiceUnavailable {
 		return nil
 	}
+	if before == nil && res.StatusCode == http.StatusNotFound {
+		return nil // a list of another replica, which this one has not heard of yet
+	}
 	if res.StatusCode != http.StatusOK {
 		w.t.Errorf("GET CRL: %s", res.Status)
 		return nil

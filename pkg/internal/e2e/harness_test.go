@@ -243,11 +243,16 @@ func (s *Server) start() error {
 	}
 	s.Ready = time.Since(began)
 
-	if token, err := os.ReadFile(filepath.Join(s.Data, "admin.token")); err == nil {
-		s.Token = strings.TrimSpace(string(token))
+	// What a later start finds as it was is left alone: others may be using it.
+	token := s.Token
+	if text, err := os.ReadFile(filepath.Join(s.Data, "admin.token")); err == nil {
+		token = strings.TrimSpace(string(text))
 	}
-	s.Root = parseCertificate(s.t, readFile(s.t, filepath.Join(s.Data, "root.pem")))
-	s.Roots = x509.NewCertPool()
+	root := parseCertificate(s.t, readFile(s.t, filepath.Join(s.Data, "root.pem")))
+	if s.Client != nil && token == s.Token && root.Equal(s.Root) {
+		return nil
+	}
+	s.Token, s.Root, s.Roots = token, root, x509.NewCertPool()
 	s.Roots.AddCert(s.Root)
 	s.Client = s.ClientFor(s.Token)
 	return nil

@@ -101,7 +101,7 @@ func TestTour(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the tour: %v\n%s", err, out)
 	}
-	for _, want := range []string{"hello CN=alice", "The SSL certificate error", "keyCompromise", "Whole:    yes"} {
+	for _, want := range []string{"hello CN=alice", "The SSL certificate error", "keyCompromise", "Whole:       yes"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the tour does not show %q:\n%s", want, out)
 		}
