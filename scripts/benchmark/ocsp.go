@@ -29,6 +29,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ocsp"
@@ -472,9 +473,13 @@ func (r *ocspReport) peer(ctx context.Context, o options, name, load string, add
 	if err != nil {
 		err = p.failure(err)
 	}
-	// Some of them call it an error to be ended.
+	tree, treeErr := processTree(p.pid())
+	// Some of them call it an error to be ended, and openssl leaves its children behind, which spin.
 	_ = p.stop()
-	return err
+	for _, s := range tree {
+		_ = syscall.Kill(s.pid, syscall.SIGKILL) // most have ended
+	}
+	return errors.Join(err, treeErr)
 }
 
 // ocspNginx has nginx give one answer from a file: what a server costs that does nothing but HTTP.
@@ -599,5 +604,5 @@ func ocspOpenSSL(ctx context.Context, o options, report *ocspReport) error {
 		return err
 	}
 	return report.peer(ctx, o, "openssl", "GET, signs each", address, a, o.openssl, "ocsp", "-index", in("index.txt"), "-port", strconv.Itoa(int(address.Port())),
-		"-CA", in("ca.pem"), "-rsigner", in("responder.pem"), "-rkey", in("responder.key"), "-ndays", "1", "-ignore_err")
+		"-CA", in("ca.pem"), "-rsigner", in("responder.pem"), "-rkey", in("responder.key"), "-ndays", "1", "-ignore_err", "-multi", "2")
 }
