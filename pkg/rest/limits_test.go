@@ -194,23 +194,22 @@ func TestLimitsOfWhatIsExpensive(t *testing.T) {
 		t.Errorf("a body below the limit: %d %s, want 400", status, answer)
 	}
 	// The only turn is taken: the next is told when to come back.
-	hold := make(chan struct{})
+	has, hold := make(chan struct{}), make(chan struct{})
 	busy := r.with(func(c *Config) {
-		c.Store = &pace{Store: r.store, list: func(int, store.Page) error { <-hold; return nil }}
+		c.Store = &pace{Store: r.store, list: func(int, store.Page) error { close(has); <-hold; return nil }}
 	})
 	first := make(chan int)
 	go func() {
 		status, _ := busy.call("auditor", "GET", "/certificates", nil)
 		first <- status
 	}()
-	for { // until the first has it
-		status, answer := busy.call("auditor", "GET", "/audit", nil)
-		if status == http.StatusTooManyRequests {
-			break
-		}
-		if status != http.StatusOK {
-			t.Fatalf("%d %s", status, answer)
-		}
+	select {
+	case <-has:
+	case status := <-first:
+		t.Fatalf("whoever comes first: %d before the list is read", status)
+	}
+	if status, answer := busy.call("auditor", "GET", "/audit", nil); status != http.StatusTooManyRequests {
+		t.Errorf("while another has the turn: %d %s, want 429", status, answer)
 	}
 	close(hold)
 	if status := <-first; status != http.StatusOK {
