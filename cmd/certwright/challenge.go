@@ -1,10 +1,7 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -88,10 +85,8 @@ device can have every name that the profile allows. A challenge lives a day unle
 				return misuse(cmd, "", "--validity: %s", err)
 			}
 		}
-		if out != "" {
-			if _, err := os.Lstat(out); !errors.Is(err, fs.ErrNotExist) {
-				return failure("--out takes a file that does not exist", "%s exists already", out)
-			}
+		if err := newOut(out); err != nil {
+			return err
 		}
 		return create(cmd, args)
 	}

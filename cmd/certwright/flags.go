@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -97,4 +100,16 @@ func instantFlag(env *environment, cmd *cobra.Command, name, usage string) *inst
 	i := &instant{now: env.now}
 	cmd.Flags().Var(i, name, usage)
 	return i
+}
+
+// newOut refuses an --out that exists, before a secret is made that could then not be written. Empty is the standard
+// output.
+func newOut(out string) error {
+	if out == "" {
+		return nil
+	}
+	if _, err := os.Lstat(out); !errors.Is(err, fs.ErrNotExist) {
+		return failure("--out takes a file that does not exist", "%s exists already", out)
+	}
+	return nil
 }

@@ -126,19 +126,12 @@ func encodeYAML(w io.Writer, n *yaml.Node) error {
 	if err := enc.Encode(n); err != nil {
 		return err
 	}
-	var safe strings.Builder
-	for _, r := range b.String() {
-		switch {
-		case r == '\n' || shown(r):
-			safe.WriteRune(r)
-		case r > 0xFFFF:
-			fmt.Fprintf(&safe, `\U%08X`, r)
-		default:
-			fmt.Fprintf(&safe, `\u%04X`, r)
+	return writeShown(w, b.String(), func(r rune) string {
+		if r > 0xFFFF {
+			return fmt.Sprintf(`\U%08X`, r)
 		}
-	}
-	_, err := io.WriteString(w, safe.String())
-	return err
+		return fmt.Sprintf(`\u%04X`, r)
+	})
 }
 
 // lay gives each part the form in which it is read best. A text with something that does not show is put between quotation

@@ -60,16 +60,23 @@ func writeJSON(w io.Writer, v any) error {
 	if err := enc.Encode(v); err != nil {
 		return err
 	}
-	var safe strings.Builder
-	for _, r := range b.String() {
-		switch {
-		case r == '\n' || shown(r):
-			safe.WriteRune(r)
-		case r > 0xFFFF:
+	return writeShown(w, b.String(), func(r rune) string {
+		if r > 0xFFFF {
 			high, low := utf16.EncodeRune(r)
-			fmt.Fprintf(&safe, `\u%04x\u%04x`, high, low)
-		default:
-			fmt.Fprintf(&safe, `\u%04x`, r)
+			return fmt.Sprintf(`\u%04x\u%04x`, high, low)
+		}
+		return fmt.Sprintf(`\u%04x`, r)
+	})
+}
+
+// writeShown writes a document, and in place of each character that does not show its escape in the document's language.
+func writeShown(w io.Writer, document string, escape func(rune) string) error {
+	var safe strings.Builder
+	for _, r := range document {
+		if r == '\n' || shown(r) {
+			safe.WriteRune(r)
+		} else {
+			safe.WriteString(escape(r))
 		}
 	}
 	_, err := io.WriteString(w, safe.String())

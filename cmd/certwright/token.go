@@ -1,10 +1,7 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -112,10 +109,8 @@ dots included: DNS:*.dev.example.com, email:*@example.com, CN:sensor-*, O:Exampl
 				return misuse(cmd, "", "--validity: %s", err)
 			}
 		}
-		if out != "" {
-			if _, err := os.Lstat(out); !errors.Is(err, fs.ErrNotExist) {
-				return failure("--out takes a file that does not exist", "%s exists already", out)
-			}
+		if err := newOut(out); err != nil {
+			return err
 		}
 		return create(cmd, args)
 	}

@@ -70,7 +70,7 @@ type Listener struct {
 	conns   map[*conn]struct{}       // guarded by mu
 	sources map[netip.Prefix]*source // guarded by mu
 
-	accepted, served, handed, evicted, slow, panics atomic.Int64
+	accepted, served, handed, evicted, slow atomic.Int64
 }
 
 type acceptResult struct {
@@ -418,7 +418,6 @@ const firstBuffer = 768
 func (c *conn) serve() {
 	defer func() {
 		if p := recover(); p != nil {
-			c.l.panics.Add(1)
 			c.l.cfg.Logger.Error("an OCSP request panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			_ = c.Close()
 		}
@@ -450,7 +449,7 @@ func (c *conn) readHead(first bool) (head, verdict) {
 		if len(c.buf) > c.few(first) {
 			h, v := parseHead(c.buf)
 			if v == ours && len(c.buf) < h.size+h.length {
-				v = c.readBody(&h, whole)
+				v = c.readBody(h, whole)
 			}
 			if v != incomplete || c.l.closed.Load() {
 				return h, v
@@ -470,7 +469,7 @@ func (c *conn) readHead(first bool) (head, verdict) {
 }
 
 // readBody reads what is missing of a request whose head is there.
-func (c *conn) readBody(h *head, whole time.Time) verdict {
+func (c *conn) readBody(h head, whole time.Time) verdict {
 	if whole.IsZero() {
 		whole = time.Now().Add(c.l.cfg.HeadTimeout)
 	}
@@ -480,9 +479,7 @@ func (c *conn) readBody(h *head, whole time.Time) verdict {
 			return c.broken(0)
 		}
 	}
-	again, v := parseHead(c.buf) // the target moved with the buffer
-	*h = again
-	return v
+	return ours // the head's target, which stays behind when the buffer grows, is of no use to a POST
 }
 
 // few returns how many octets are too few for a request: behind an answer net/http does not look at less than four.

@@ -184,13 +184,11 @@ func crlRound(ctx context.Context, o options, data, database string, postmaster 
 		}
 		err = errors.Join(err, s.stop())
 	}()
-	var about struct {
-		PublicURL string `json:"public_url"`
-	}
-	if err := s.get(ctx, "/api/v1/server", &about); err != nil {
+	public, err := s.publicURL(ctx)
+	if err != nil {
 		return nil, err
 	}
-	address := about.PublicURL + "/crl/" + key.KeyID + ".crl"
+	address := public + "/crl/" + key.KeyID + ".crl"
 	number := func() (tag string, size int64, err error) {
 		answer, err := http.Head(address)
 		if err != nil {

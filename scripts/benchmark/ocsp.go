@@ -236,17 +236,15 @@ func ocspOurs(ctx context.Context, o options, report *ocspReport) (a *answered, 
 		}
 		err = errors.Join(err, s.stop())
 	}()
-	var about struct {
-		PublicURL string `json:"public_url"`
-	}
-	if err := s.get(ctx, "/api/v1/server", &about); err != nil {
-		return nil, err
-	}
-	issuer, err := fetchCertificate(about.PublicURL + "/chain/issuing.pem")
+	public, err := s.publicURL(ctx)
 	if err != nil {
 		return nil, err
 	}
-	address, err := netip.ParseAddrPort(strings.TrimPrefix(about.PublicURL, "http://"))
+	issuer, err := fetchCertificate(public + "/chain/issuing.pem")
+	if err != nil {
+		return nil, err
+	}
+	address, err := netip.ParseAddrPort(strings.TrimPrefix(public, "http://"))
 	if err != nil {
 		return nil, err
 	}
@@ -278,7 +276,7 @@ func ocspOurs(ctx context.Context, o options, report *ocspReport) (a *answered, 
 	}
 	a = &answered{asked: few}
 	for _, text := range few.base64 {
-		der, err := fetch(about.PublicURL + "/ocsp/" + text)
+		der, err := fetch(public + "/ocsp/" + text)
 		if err != nil {
 			return nil, err
 		}

@@ -207,6 +207,15 @@ func (s *server) get(ctx context.Context, path string, out any) error {
 	return json.Unmarshal(body, out)
 }
 
+// publicURL returns the address of the plain listener, as it stands in certificates.
+func (s *server) publicURL(ctx context.Context) (string, error) {
+	var about struct {
+		PublicURL string `json:"public_url"`
+	}
+	err := s.get(ctx, "/api/v1/server", &about)
+	return about.PublicURL, err
+}
+
 // list returns the ids of all certificates of a profile that are in the store. That two have the same serial number is an
 // error: our servers have one issuer.
 func (s *server) list(ctx context.Context, profile string) ([]string, error) {
