@@ -7,7 +7,7 @@ import "time"
 type PointVersion struct {
 	Name      string
 	Version   int    // counts from 1
-	Config    []byte // JSON; see package scep
+	Config    []byte // JSON; see package enrollment
 	CreatedAt time.Time
 	CreatedBy string
 }
@@ -25,6 +25,7 @@ type Challenge struct {
 	SANs    []string
 	Device  string // recorded with the certificate; empty if none
 	Note    string // for people
+	Batch   string // what was made together has the same one; empty if alone
 
 	CreatedAt time.Time
 	CreatedBy string
@@ -79,6 +80,7 @@ type Enrollment struct {
 	Source     string // network address
 	Reason     string // why it waits, or was denied
 	DecidedBy  string // the principal's name; empty if nobody has
+	Overrides  string // JSON: what the point's webhook has said that the certificate is to hold; empty: nothing
 	CreatedAt  time.Time
 	UpdatedAt  time.Time
 	ExpiresAt  time.Time // when it may be forgotten

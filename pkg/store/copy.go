@@ -239,11 +239,25 @@ func Tables() []Table {
 		{Name: "challenge", Key: []string{"id"}, Columns: []Column{
 			text("id"), octets("hash"), text("point"), text("profile"), text("subject"), texts("sans"), text("device"), text("note"),
 			moment("created_at"), text("created_by"), moment("expires_at"), orMoment("used_at"), orOctets("used_by"), orMoment("revoked_at"), integer("failures"),
+			text("batch"),
 		}},
 		{Name: "enrollment", Key: []string{"point", "transaction_id", "spki_hash"}, Columns: []Column{
 			text("point"), text("transaction_id"), octets("spki_hash"), integer("version"), text("id"), integer("state"), octets("csr_hash"),
 			octets("signer_hash"), text("challenge"), orOctets("issued"), orOctets("replaces"), text("subject"), texts("sans"), text("profile"),
-			text("device"), text("source"), text("reason"), text("decided_by"), moment("created_at"), moment("updated_at"), moment("expires_at"),
+			text("device"), text("source"), text("reason"), text("decided_by"), moment("created_at"), moment("updated_at"), moment("expires_at"), text("overrides"),
+		}},
+		{Name: "device", Key: []string{"id"}, Columns: []Column{
+			text("id"), integer("version"), integer("status"), text("group_name"), text("owner"), text("labels"), text("subject"), texts("sans"),
+			text("note"), text("reason"), moment("created_at"), text("created_by"), moment("changed_at"), text("changed_by"),
+			orMoment("first_seen_at"), orMoment("last_seen_at"), text("last_source"), text("last_point"), text("protocol"), orOctets("certificate"),
+			orInteger("issuer_key_id"), orOctets("serial"), orMoment("not_after"), integer("failures"), integer("renewal_failures"),
+			orMoment("failed_at"), text("failure"), integer("returns"), integer("revoke_reason"), orMoment("revoke_until"), text("search_text"),
+		}},
+		{Name: "notification", Key: []string{"id"}, Columns: []Column{
+			text("id"), text("point"), octets("body"), moment("created_at"), moment("next_at"), integer("attempts"), text("error"),
+		}},
+		{Name: "refusal", Key: []string{"day", "point", "kind", "reason"}, Columns: []Column{
+			integer("day"), text("point"), text("kind"), text("reason"), integer("number"),
 		}},
 		{Name: "audit_batch", Key: []string{"change"}, Columns: []Column{
 			integer("change"), integer("first_seq"), integer("count"), octets("root"), octets("hash"),

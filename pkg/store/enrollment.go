@@ -49,6 +49,7 @@ type Challenges interface {
 type ChallengeFilter struct {
 	Point  string
 	Device string
+	Batch  string
 	// OpenAt, when not zero, leaves out those that cannot be used at this time.
 	OpenAt time.Time
 }

@@ -96,7 +96,7 @@ func (s *Store) CreateChallenges(ctx context.Context, cs []pki.Challenge, record
 func insertChallenges(ctx context.Context, t *tx, cs []pki.Challenge) error {
 	n := len(cs)
 	var (
-		strs     = make([]string, 8*n)
+		strs     = make([]string, 9*n)
 		column   = func(i int) []string { return strs[i*n : (i+1)*n : (i+1)*n] }
 		hashes   = make([][]byte, n)
 		usedBy   = make([][]byte, n)
@@ -107,20 +107,20 @@ func insertChallenges(ctx context.Context, t *tx, cs []pki.Challenge) error {
 		failures = make([]int32, n)
 	)
 	ids, points, profiles, subjects := column(0), column(1), column(2), column(3)
-	sans, devices, notes, creators := column(4), column(5), column(6), column(7)
+	sans, devices, notes, creators, batches := column(4), column(5), column(6), column(7), column(8)
 	for i, c := range cs {
 		ids[i], points[i], profiles[i], subjects[i] = text(c.ID), text(c.Point), text(c.Profile), text(c.Subject)
-		sans[i], devices[i], notes[i], creators[i] = text(arrayLiteral(c.SANs)), text(c.Device), text(c.Note), text(c.CreatedBy)
+		sans[i], devices[i], notes[i], creators[i], batches[i] = text(arrayLiteral(c.SANs)), text(c.Device), text(c.Note), text(c.CreatedBy), text(c.Batch)
 		hashes[i], usedBy[i], created[i], expires[i] = c.Hash[:], orNullFingerprint(c.UsedBy), cut(c.CreatedAt), cut(c.ExpiresAt)
 		used[i], revoked[i], failures[i] = orNull(c.UsedAt), orNull(c.RevokedAt), int32(c.Failures)
 	}
 	_, err := t.Exec(ctx, `
-		INSERT INTO challenge (id, hash, point, profile, subject, sans, device, note, created_at, created_by, expires_at, used_at, used_by, revoked_at, failures)
-		SELECT u.id, u.hash, u.point, u.profile, u.subject, u.sans::text[], u.device, u.note, u.created_at, u.created_by, u.expires_at, u.used_at, u.used_by, u.revoked_at, u.failures
+		INSERT INTO challenge (id, hash, point, profile, subject, sans, device, note, created_at, created_by, expires_at, used_at, used_by, revoked_at, failures, batch)
+		SELECT u.id, u.hash, u.point, u.profile, u.subject, u.sans::text[], u.device, u.note, u.created_at, u.created_by, u.expires_at, u.used_at, u.used_by, u.revoked_at, u.failures, u.batch
 		FROM unnest($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[], $10::text[],
-			$11::timestamptz[], $12::timestamptz[], $13::bytea[], $14::timestamptz[], $15::integer[])
-			AS u (id, hash, point, profile, subject, sans, device, note, created_at, created_by, expires_at, used_at, used_by, revoked_at, failures)`,
-		ids, hashes, points, profiles, subjects, sans, devices, notes, created, creators, expires, used, usedBy, revoked, failures)
+			$11::timestamptz[], $12::timestamptz[], $13::bytea[], $14::timestamptz[], $15::integer[], $16::text[])
+			AS u (id, hash, point, profile, subject, sans, device, note, created_at, created_by, expires_at, used_at, used_by, revoked_at, failures, batch)`,
+		ids, hashes, points, profiles, subjects, sans, devices, notes, created, creators, expires, used, usedBy, revoked, failures, batches)
 	return err
 }
 
@@ -131,13 +131,13 @@ func orNullFingerprint(f pki.Fingerprint) []byte {
 	return f[:]
 }
 
-const challengeColumns = `id, hash, point, profile, subject, sans, device, note, created_at, created_by, expires_at, used_at, used_by, revoked_at, failures`
+const challengeColumns = `id, hash, point, profile, subject, sans, device, note, created_at, created_by, expires_at, used_at, used_by, revoked_at, failures, batch`
 
 func scanChallenge(row pgx.CollectableRow) (c pki.Challenge, err error) {
 	var hash, usedBy []byte
 	var used, revoked *time.Time
 	err = row.Scan(&c.ID, &hash, &c.Point, &c.Profile, &c.Subject, &c.SANs, &c.Device, &c.Note, &c.CreatedAt, &c.CreatedBy, &c.ExpiresAt,
-		&used, &usedBy, &revoked, &c.Failures)
+		&used, &usedBy, &revoked, &c.Failures, &c.Batch)
 	if err != nil {
 		return c, err
 	}
@@ -211,6 +211,9 @@ func (s *Store) ListChallenges(ctx context.Context, f store.ChallengeFilter, p s
 	}
 	if f.Device != "" {
 		w.and(`device = ?`, text(f.Device))
+	}
+	if f.Batch != "" {
+		w.and(`batch = ?`, text(f.Batch))
 	}
 	if !f.OpenAt.IsZero() {
 		w.and(`used_at IS NULL AND revoked_at IS NULL AND expires_at > ?`, cut(f.OpenAt))
@@ -286,12 +289,12 @@ func (s *Store) FailChallenge(ctx context.Context, id string, record audit.Recor
 }
 
 const enrollmentColumns = `point, transaction_id, spki_hash, version, id, state, csr_hash, signer_hash, challenge, issued, replaces, subject, sans,
-	profile, device, source, reason, decided_by, created_at, updated_at, expires_at`
+	profile, device, source, reason, decided_by, created_at, updated_at, expires_at, overrides`
 
 func scanEnrollment(row pgx.CollectableRow) (e pki.Enrollment, err error) {
 	var spki, csr, signer, issued, replaces []byte
 	err = row.Scan(&e.Point, &e.TransactionID, &spki, &e.Version, &e.ID, (*int)(&e.State), &csr, &signer, &e.Challenge, &issued, &replaces, &e.Subject, &e.SANs,
-		&e.Profile, &e.Device, &e.Source, &e.Reason, &e.DecidedBy, &e.CreatedAt, &e.UpdatedAt, &e.ExpiresAt)
+		&e.Profile, &e.Device, &e.Source, &e.Reason, &e.DecidedBy, &e.CreatedAt, &e.UpdatedAt, &e.ExpiresAt, &e.Overrides)
 	if err != nil {
 		return e, err
 	}
@@ -400,9 +403,9 @@ func (s *Store) PutEnrollment(ctx context.Context, c store.EnrollmentChange) err
 const sqlPutEnrollments = `
 	INSERT INTO enrollment (` + enrollmentColumns + `)
 	SELECT u.point, u.transaction_id, u.spki_hash, u.version, u.id, u.state, u.csr_hash, u.signer_hash, u.challenge, u.issued, u.replaces, u.subject, u.sans::text[],
-		u.profile, u.device, u.source, u.reason, u.decided_by, u.created_at, u.updated_at, u.expires_at
+		u.profile, u.device, u.source, u.reason, u.decided_by, u.created_at, u.updated_at, u.expires_at, u.overrides
 	FROM unnest($1::text[], $2::text[], $3::bytea[], $4::integer[], $5::text[], $6::smallint[], $7::bytea[], $8::bytea[], $9::text[], $10::bytea[], $11::bytea[],
-		$12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::timestamptz[], $20::timestamptz[], $21::timestamptz[])
+		$12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::timestamptz[], $20::timestamptz[], $21::timestamptz[], $22::text[])
 		AS u (` + enrollmentColumns + `)
 	LEFT JOIN enrollment e ON e.point = u.point AND e.transaction_id = u.transaction_id AND e.spki_hash = u.spki_hash
 	WHERE u.version = 1 OR e.version = u.version - 1
@@ -410,7 +413,7 @@ const sqlPutEnrollments = `
 		version = excluded.version, id = excluded.id, state = excluded.state, csr_hash = excluded.csr_hash, signer_hash = excluded.signer_hash,
 		challenge = excluded.challenge, issued = excluded.issued, replaces = excluded.replaces, subject = excluded.subject, sans = excluded.sans,
 		profile = excluded.profile, device = excluded.device, source = excluded.source, reason = excluded.reason, decided_by = excluded.decided_by,
-		created_at = excluded.created_at, updated_at = excluded.updated_at, expires_at = excluded.expires_at
+		created_at = excluded.created_at, updated_at = excluded.updated_at, expires_at = excluded.expires_at, overrides = excluded.overrides
 	WHERE enrollment.version = excluded.version - 1`
 
 // sqlUseChallenges locks in the order of ids, so that two batches do not wait for each other in a circle.
@@ -440,13 +443,14 @@ func queueEnrollments(b *pgx.Batch, changes []*store.EnrollmentChange) {
 	})
 	n := len(changes)
 	var (
-		strs   = make([]string, 11*n)
+		strs   = make([]string, 12*n)
 		column = func(i int) []string { return strs[i*n : (i+1)*n : (i+1)*n] }
 		octets = make([][]byte, 5*n)
 		bytea  = func(i int) [][]byte { return octets[i*n : (i+1)*n : (i+1)*n] }
 
 		points, transactions, ids, challenges, subjects, sans = column(0), column(1), column(2), column(3), column(4), column(5)
 		profiles, devices, sources, reasons, deciders         = column(6), column(7), column(8), column(9), column(10)
+		overrides                                             = column(11)
 		spkis, csrs, signers, issued, replaces                = bytea(0), bytea(1), bytea(2), bytea(3), bytea(4)
 		versions, states                                      = make([]int32, n), make([]int16, n)
 		created, updated, expires                             = make([]time.Time, n), make([]time.Time, n), make([]time.Time, n)
@@ -459,7 +463,7 @@ func queueEnrollments(b *pgx.Batch, changes []*store.EnrollmentChange) {
 		e := &c.Enrollment
 		points[i], transactions[i], ids[i], challenges[i] = text(e.Point), text(e.TransactionID), text(e.ID), text(e.Challenge)
 		subjects[i], sans[i], profiles[i], devices[i] = text(e.Subject), text(arrayLiteral(e.SANs)), text(e.Profile), text(e.Device)
-		sources[i], reasons[i], deciders[i] = text(e.Source), text(e.Reason), text(e.DecidedBy)
+		sources[i], reasons[i], deciders[i], overrides[i] = text(e.Source), text(e.Reason), text(e.DecidedBy), text(e.Overrides)
 		spkis[i], csrs[i], signers[i], issued[i], replaces[i] = e.SPKIHash[:], e.CSRHash[:], e.SignerHash[:], orNullFingerprint(e.Issued), orNullFingerprint(e.Replaces)
 		versions[i], states[i], created[i], updated[i], expires[i] = int32(e.Version), int16(e.State), cut(e.CreatedAt), cut(e.UpdatedAt), cut(e.ExpiresAt)
 		switch {
@@ -470,7 +474,7 @@ func queueEnrollments(b *pgx.Batch, changes []*store.EnrollmentChange) {
 		}
 	}
 	b.Queue(sqlPutEnrollments, points, transactions, spkis, versions, ids, states, csrs, signers, challenges, issued, replaces, subjects, sans,
-		profiles, devices, sources, reasons, deciders, created, updated, expires).Exec(func(tag pgconn.CommandTag) error {
+		profiles, devices, sources, reasons, deciders, created, updated, expires, overrides).Exec(func(tag pgconn.CommandTag) error {
 		if tag.RowsAffected() != int64(n) {
 			return fault.Wrap(fault.Conflict, store.ErrStale, "the enrollment has changed in between")
 		}

@@ -79,10 +79,10 @@ func (s *Store) CreateChallenges(ctx context.Context, cs []pki.Challenge, r audi
 	return s.write(ctx, &op{whole: true, records: sealed(r), apply: func(t *tx) error {
 		for i, c := range cs {
 			err := t.exec(`
-				INSERT INTO challenge (id, hash, point, profile, subject, sans, device, note, created_at, created_by, expires_at, used_at, used_by, revoked_at, failures)
-				VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+				INSERT INTO challenge (id, hash, point, profile, subject, sans, device, note, created_at, created_by, expires_at, used_at, used_by, revoked_at, failures, batch)
+				VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 				c.ID, c.Hash[:], c.Point, c.Profile, c.Subject, sans[i], c.Device, c.Note, micros(c.CreatedAt), c.CreatedBy, micros(c.ExpiresAt),
-				optionalMicros(c.UsedAt), optionalFingerprint(c.UsedBy), optionalMicros(c.RevokedAt), c.Failures)
+				optionalMicros(c.UsedAt), optionalFingerprint(c.UsedBy), optionalMicros(c.RevokedAt), c.Failures, c.Batch)
 			if err != nil {
 				return conflict(err, "there is a challenge with this id")
 			}
@@ -98,7 +98,7 @@ func optionalFingerprint(f pki.Fingerprint) any {
 	return f[:]
 }
 
-const challengeColumns = `id, hash, point, profile, subject, sans, device, note, created_at, created_by, expires_at, used_at, used_by, revoked_at, failures`
+const challengeColumns = `id, hash, point, profile, subject, sans, device, note, created_at, created_by, expires_at, used_at, used_by, revoked_at, failures, batch`
 
 func scanChallenge(scan func(...any) error) (pki.Challenge, error) {
 	var (
@@ -108,7 +108,7 @@ func scanChallenge(scan func(...any) error) (pki.Challenge, error) {
 		created, expires int64
 		used, revoked    sql.NullInt64
 	)
-	err := scan(&c.ID, &hash, &c.Point, &c.Profile, &c.Subject, &sans, &c.Device, &c.Note, &created, &c.CreatedBy, &expires, &used, &usedBy, &revoked, &c.Failures)
+	err := scan(&c.ID, &hash, &c.Point, &c.Profile, &c.Subject, &sans, &c.Device, &c.Note, &created, &c.CreatedBy, &expires, &used, &usedBy, &revoked, &c.Failures, &c.Batch)
 	if err != nil {
 		return c, err
 	}
@@ -168,6 +168,9 @@ func (s *Store) ListChallenges(ctx context.Context, f store.ChallengeFilter, p s
 	}
 	if f.Device != "" {
 		c.add(`device = ?`, f.Device)
+	}
+	if f.Batch != "" {
+		c.add(`batch = ?`, f.Batch)
 	}
 	if !f.OpenAt.IsZero() {
 		c.add(`used_at IS NULL AND revoked_at IS NULL AND expires_at > ?`, micros(f.OpenAt))
@@ -235,7 +238,7 @@ func (s *Store) FailChallenge(ctx context.Context, id string, r audit.Record) er
 }
 
 const enrollmentColumns = `point, transaction_id, spki_hash, version, id, state, csr_hash, signer_hash, challenge, issued, replaces, subject, sans,
-	profile, device, source, reason, decided_by, created_at, updated_at, expires_at`
+	profile, device, source, reason, decided_by, created_at, updated_at, expires_at, overrides`
 
 func scanEnrollment(scan func(...any) error) (pki.Enrollment, error) {
 	var (
@@ -246,7 +249,7 @@ func scanEnrollment(scan func(...any) error) (pki.Enrollment, error) {
 		created, updated, expires           int64
 	)
 	err := scan(&e.Point, &e.TransactionID, &spki, &e.Version, &e.ID, &state, &csr, &signer, &e.Challenge, &issued, &replaces, &e.Subject, &sans,
-		&e.Profile, &e.Device, &e.Source, &e.Reason, &e.DecidedBy, &created, &updated, &expires)
+		&e.Profile, &e.Device, &e.Source, &e.Reason, &e.DecidedBy, &created, &updated, &expires, &e.Overrides)
 	if err != nil {
 		return e, err
 	}
@@ -376,14 +379,14 @@ func (t *tx) putEnrollment(c *store.EnrollmentChange) error {
 	}
 	err = t.exec(`
 		INSERT INTO enrollment (`+enrollmentColumns+`)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (point, transaction_id, spki_hash) DO UPDATE SET
 			version = excluded.version, id = excluded.id, state = excluded.state, csr_hash = excluded.csr_hash, signer_hash = excluded.signer_hash,
 			challenge = excluded.challenge, issued = excluded.issued, replaces = excluded.replaces, subject = excluded.subject, sans = excluded.sans,
 			profile = excluded.profile, device = excluded.device, source = excluded.source, reason = excluded.reason, decided_by = excluded.decided_by,
-			created_at = excluded.created_at, updated_at = excluded.updated_at, expires_at = excluded.expires_at`,
+			created_at = excluded.created_at, updated_at = excluded.updated_at, expires_at = excluded.expires_at, overrides = excluded.overrides`,
 		e.Point, e.TransactionID, e.SPKIHash[:], e.Version, e.ID, int(e.State), e.CSRHash[:], e.SignerHash[:], e.Challenge, optionalFingerprint(e.Issued),
-		optionalFingerprint(e.Replaces), e.Subject, sans, e.Profile, e.Device, e.Source, e.Reason, e.DecidedBy, micros(e.CreatedAt), micros(e.UpdatedAt), micros(e.ExpiresAt))
+		optionalFingerprint(e.Replaces), e.Subject, sans, e.Profile, e.Device, e.Source, e.Reason, e.DecidedBy, micros(e.CreatedAt), micros(e.UpdatedAt), micros(e.ExpiresAt), e.Overrides)
 	if err != nil {
 		return err
 	}

@@ -519,9 +519,9 @@ func (e *env) fillEnrollments() {
 	used := e.challenge(func(c *pki.Challenge) {
 		c.Subject, c.SANs, c.Device, c.Profile, c.Note = "CN=ü", []string{`DNS:"{,}`}, "d", "device", "n"
 	})
-	e.challenge(func(c *pki.Challenge) { c.RevokedAt, c.Failures = base, 3 })
+	e.challenge(func(c *pki.Challenge) { c.RevokedAt, c.Failures, c.Batch = base, 3, "b" })
 	waiting := enrollment(func(r *pki.Enrollment) {
-		r.Subject, r.SANs, r.Profile, r.Device, r.Source, r.Reason, r.DecidedBy, r.Replaces = "CN=ü", []string{"DNS:d", ""}, "device", "d", "::1", "why", "who", pki.Fingerprint{1}
+		r.Subject, r.SANs, r.Profile, r.Device, r.Source, r.Reason, r.DecidedBy, r.Replaces, r.Overrides = "CN=ü", []string{"DNS:d", ""}, "device", "d", "::1", "why", "who", pki.Fingerprint{1}, "{}"
 	})
 	if err := e.PutEnrollment(ctx, store.EnrollmentChange{Enrollment: waiting, Request: []byte("sealed"), Record: record("enrollment.pending", base)}); err != nil {
 		t.Fatalf("PutEnrollment: %v", err)
