@@ -61,9 +61,11 @@ func newStoreRestoreFinishCommand(env *environment) *cobra.Command {
 has it.
 
 Give the last CRL of every issuer that was published, as a file or an address; a relying server's copy or a cache will
-do. Each is checked against the issuers' certificates. What is revoked or on hold on it is so in the store again, with
-reason and dates. Certificates that the store does not know are recorded by their serial numbers alone: they are listed
-under the profile «unknown», answered for, and can be revoked or released. CRL numbers go on behind the highest.
+do. Of a sharded issuer that is the full one, and if its shards were changed since the backup, any one of the new shards
+as well. Each is checked against the issuers' certificates. What is revoked or on hold on it is so in the store again,
+with reason and dates. Certificates that the store does not know are recorded by their serial numbers alone: they are
+listed under the profile «unknown», answered for, on every CRL that they may name, and can be revoked or released. CRL
+numbers go on behind the highest.
 
 The audit trail says where it was broken off. With --checkpoint, the last «audit checkpoint» of the collected log, it
 says how much was lost, and a store of another history is refused.

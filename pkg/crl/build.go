@@ -295,14 +295,13 @@ func (p *Publisher) loadReleased(ctx context.Context, key *issuer.Key, es *entri
 // caller holds mu.
 func (p *Publisher) leaving(k *keyState, pl plan) leaving {
 	out := leaving{full: k.list(pki.ScopeFull).scheduled.carried, scopes: map[string]carried{}}
+	all := out.full
 	for _, s := range pl.scopes[1:] {
 		c := k.list(s.scope).scheduled.carried
-		c.change = min(c.change, out.full.change)
-		if out.full.thisUpdate.Before(c.thisUpdate) {
-			c.thisUpdate = out.full.thisUpdate
-		}
-		out.scopes[s.scope] = c
+		out.scopes[s.scope] = c.and(out.full)
+		all = all.and(c)
 	}
+	out.scopes[pki.ScopeUnknown] = all
 	return out
 }
 
@@ -403,7 +402,7 @@ func (p *Publisher) due(key *issuer.Key, pl plan) (due []planned, scheduled bool
 		if l.latest == nil || now.Sub(l.scheduled.at) >= pl.Interval {
 			return pl.scopes, true // together, so that entries leave all lists at the same time
 		}
-		if l.want > l.change || s.anew || pl.Delta && k.list(s.scope+deltaSuffix).latest == nil {
+		if k.behind(l) || s.anew || pl.Delta && k.list(s.scope+deltaSuffix).latest == nil {
 			due = append(due, s)
 		}
 	}

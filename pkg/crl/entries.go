@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -19,6 +20,8 @@ import (
 type entries struct {
 	change int64 // the state they show
 	shares map[string]*share
+	// spread is the share of pki.ScopeUnknown, divided among the shards of each set by its size; nil: not yet.
+	spread map[int][]*share
 }
 
 // share is the entries of one scope, in the order of serial numbers, in leaves of about a thousand. Where a leaf begins is
@@ -227,6 +230,7 @@ func (es *entries) share(scope string) *share {
 // apply brings the entries to the state after the events, for lists of thisUpdate, and drops those that may leave. Events
 // that they show already are passed over. known is as in leafMaker. When it fails, the entries are of no use any more.
 func (es *entries) apply(events []store.StatusEvent, change int64, leave leaving, thisUpdate time.Time, known func([32]byte) []byte) error {
+	es.spread = nil
 	latest := map[string]map[pki.SerialNumber]store.StatusEvent{}
 	for _, e := range events {
 		if e.Change <= es.change {
@@ -353,26 +357,60 @@ func (s *share) forget(upTo int64) {
 	}
 }
 
-// scopes returns the names of the shares that a list of the scope has, in order.
-func (es *entries) scopes(scope string) []string {
-	if scope != pki.ScopeFull {
-		if es.shares[scope] == nil {
-			return nil
+// of returns the shares that a list of the scope has, in the order of their names.
+func (es *entries) of(scope string) (list []*share) {
+	if scope == pki.ScopeFull {
+		for _, name := range slices.Sorted(maps.Keys(es.shares)) {
+			list = append(list, es.shares[name])
 		}
-		return []string{scope}
+		return list
 	}
-	names := make([]string, 0, len(es.shares))
-	for name := range es.shares {
-		names = append(names, name)
+	if s := es.shares[scope]; s != nil {
+		list = append(list, s)
 	}
-	slices.Sort(names)
-	return names
+	unknown := es.shares[pki.ScopeUnknown]
+	set, shard, sharded := pki.ParseShardScope(scope)
+	switch {
+	case unknown == nil:
+	case sharded:
+		list = append(list, es.spreadOver(unknown, pki.ShardSetSize(set))[shard])
+	default:
+		list = append(list, unknown)
+	}
+	return list
+}
+
+// spreadOver divides entries among the shards of a set.
+func (es *entries) spreadOver(from *share, n int) []*share {
+	if there := es.spread[n]; there != nil {
+		return there
+	}
+	shares, makers := make([]*share, n), make([]*leafMaker, n)
+	for i := range shares {
+		shares[i] = &share{released: map[pki.SerialNumber]int64{}}
+		makers[i] = &leafMaker{share: shares[i], known: func([32]byte) []byte { return nil }}
+	}
+	for _, l := range from.leaves {
+		l.each(func(i int, entry, serial []byte) {
+			makers[pki.ShardOf(pki.SerialNumber(serial), n)].add(entry, serial, l.ends[i], l.changes[i])
+		})
+	}
+	for _, m := range makers {
+		m.close()
+	}
+	for serial, at := range from.released {
+		shares[pki.ShardOf(serial, n)].released[serial] = at
+	}
+	if es.spread == nil {
+		es.spread = map[int][]*share{}
+	}
+	es.spread[n] = shares
+	return shares
 }
 
 // complete returns the parts of the complete list of a scope, their size and how many entries they have.
 func (es *entries) complete(scope string) (parts []pki.CRLPart, size int64, count int) {
-	for _, name := range es.scopes(scope) {
-		s := es.shares[name]
+	for _, s := range es.of(scope) {
 		for _, l := range s.leaves {
 			parts = append(parts, l.part)
 			size += int64(len(l.part.Data))
@@ -386,8 +424,7 @@ func (es *entries) complete(scope string) (parts []pki.CRLPart, size int64, coun
 // whether it was on hold in the base or has been since (RFC 5280, Section 5.2.4).
 func (es *entries) delta(scope string, base int64, thisUpdate time.Time) (parts []pki.CRLPart, size int64, count int, err error) {
 	none := func([32]byte) []byte { return nil }
-	for _, name := range es.scopes(scope) {
-		from := es.shares[name]
+	for _, from := range es.of(scope) {
 		changed := &share{}
 		m := &leafMaker{share: changed, known: none}
 		for _, l := range from.leaves {
@@ -442,7 +479,8 @@ const removeFromCRL = 8
 // nothing out but by this very rule. A certificate that is revoked after its end, or whose hold becomes a revocation
 // then, has a later change and so appears once more.
 //
-// An entry is on the full list and on that of its scope, and both must have carried it.
+// An entry is on the full list and on that of its scope, and both must have carried it; one of pki.ScopeUnknown may be on
+// every list, and all of them must have carried it.
 type leaving struct {
 	full   carried
 	scopes map[string]carried // of those that have a list besides the full one
@@ -459,6 +497,15 @@ func (l leaving) of(scope string) carried {
 type carried struct {
 	thisUpdate time.Time
 	change     int64
+}
+
+// and returns what both lists have carried.
+func (c carried) and(other carried) carried {
+	if other.thisUpdate.Before(c.thisUpdate) {
+		c.thisUpdate = other.thisUpdate
+	}
+	c.change = min(c.change, other.change)
+	return c
 }
 
 func (c carried) may(end uint32, change int64) bool {

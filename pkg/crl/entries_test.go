@@ -229,3 +229,104 @@ func BenchmarkApplyOne(b *testing.B) {
 		})
 	}
 }
+
+// serialsOf returns what stands on the list of a scope, complete or delta.
+func serialsOf(t *testing.T, parts []pki.CRLPart, count int) []pki.SerialNumber {
+	t.Helper()
+	var all []pki.SerialNumber
+	for _, p := range parts {
+		(&leaf{part: p}).each(func(_ int, _, serial []byte) { all = append(all, pki.SerialNumber(serial)) })
+	}
+	if len(all) != count {
+		t.Errorf("%d entries, and the list says %d", len(all), count)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// TestEntriesOfUnknownScope: a certificate of which nobody knows what it names is on every list that it may name, goes from
+// all of them when it is released, and stays until all of them have carried it.
+func TestEntriesOfUnknownScope(t *testing.T) {
+	r := rand.New(rand.NewPCG(4, 4))
+	at := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	rows := simple{}
+	for i := range 3000 {
+		serial := randomOctets(r, 16)
+		serial[0] = 0x41
+		e := store.RevokedEntry{Serial: pki.SerialNumber(serial), Change: 1, NotAfter: at, Revocation: pki.Revocation{Status: pki.OnHold, RevokedAt: at}}
+		e.Scope = []string{pki.ScopeFull, pki.ScopeCA, pki.ScopeUnknown, pki.ShardScope("s4", pki.ShardOf(e.Serial, 4)), pki.ShardScope("s7", pki.ShardOf(e.Serial, 7))}[i%5]
+		rows[e.Serial] = e
+	}
+	es, err := load(1, rows.rows, leaving{}, at, none)
+	if err != nil {
+		t.Fatal(err)
+	}
+	speaks := func(scope string, e store.RevokedEntry) bool {
+		set, shard, sharded := pki.ParseShardScope(scope)
+		return scope == pki.ScopeFull || e.Scope == scope || e.Scope == pki.ScopeUnknown && (!sharded || pki.ShardOf(e.Serial, pki.ShardSetSize(set)) == shard)
+	}
+	scopes := []string{pki.ScopeFull, pki.ScopeCA, "s4/0", "s4/3", "s7/0", "s7/6", "s9/2"}
+	check := func(what string) {
+		t.Helper()
+		for _, scope := range scopes {
+			var want []pki.SerialNumber
+			for serial, e := range rows {
+				if speaks(scope, e) {
+					want = append(want, serial)
+				}
+			}
+			slices.Sort(want)
+			parts, _, count := es.complete(scope)
+			if got := serialsOf(t, parts, count); !slices.Equal(got, want) {
+				t.Errorf("%s: the list of %s has %d entries, want %d", what, scope, len(got), len(want))
+			}
+		}
+	}
+	check("read")
+
+	// Each third is released: off the complete lists, and as removed on the delta lists.
+	var events []store.StatusEvent
+	gone := map[string][]pki.SerialNumber{}
+	for i, serial := range slices.Sorted(maps.Keys(rows)) {
+		if i%3 > 0 {
+			continue
+		}
+		e := rows[serial]
+		events = append(events, store.StatusEvent{Change: 2, Serial: serial, Scope: e.Scope, NotAfter: e.NotAfter})
+		delete(rows, serial)
+		for _, scope := range scopes {
+			if speaks(scope, e) {
+				gone[scope] = append(gone[scope], serial)
+			}
+		}
+	}
+	if err := es.apply(events, 2, leaving{}, at, none); err != nil {
+		t.Fatal(err)
+	}
+	check("after releases")
+	for _, scope := range scopes {
+		parts, _, count, err := es.delta(scope, 1, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := serialsOf(t, parts, count); !slices.Equal(got, gone[scope]) {
+			t.Errorf("the delta list of %s has %d entries, want %d", scope, len(got), len(gone[scope]))
+		}
+	}
+
+	// Ended, and carried by all lists but one.
+	late := carried{at.Add(time.Hour), 2}
+	leave := leaving{full: late, scopes: map[string]carried{pki.ScopeUnknown: late.and(carried{})}}
+	for _, scope := range scopes[1:] {
+		leave.scopes[scope] = late
+	}
+	if err := es.apply(nil, 2, leave, at, none); err != nil {
+		t.Fatal(err)
+	}
+	for serial, e := range rows {
+		if e.Scope != pki.ScopeUnknown && (e.Scope == pki.ScopeFull || leave.of(e.Scope) == late) {
+			delete(rows, serial)
+		}
+	}
+	check("some have ended")
+}

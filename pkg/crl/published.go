@@ -181,7 +181,7 @@ func (p *Publisher) State() []State {
 		k := p.key(key.KeyID)
 		for _, planned := range pl.scopes {
 			l := k.list(planned.scope)
-			s := State{Issuer: key.Issuer.Name, KeyID: key.KeyID, Scope: planned.scope, Pending: k.marks > k.shown || l.latest != nil && l.want > l.change, Err: k.err}
+			s := State{Issuer: key.Issuer.Name, KeyID: key.KeyID, Scope: planned.scope, Pending: k.marks > k.shown || k.behind(l), Err: k.err}
 			for _, l := range []*list{l, k.lists[planned.scope+deltaSuffix]} {
 				if l == nil || l.latest == nil && l != k.lists[planned.scope] {
 					continue

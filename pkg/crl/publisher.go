@@ -103,8 +103,9 @@ type keyState struct {
 	following bool                // events are put aside for entries
 	pending   []store.StatusEvent // what entries have not taken in yet
 
-	marks int64 // calls of Dirty
-	shown int64 // calls of Dirty that came before the newest events were read
+	wanted int64 // newest status event that was seen of a certificate whose list is not known: every list may be behind
+	marks  int64 // calls of Dirty
+	shown  int64 // calls of Dirty that came before the newest events were read
 
 	err      error     // of the last try; nil when it succeeded
 	failures int       // in a row
@@ -155,13 +156,16 @@ func (k *keyState) list(scope string) *list {
 	return l
 }
 
+// behind reports whether there is a list of the scope, and it does not show what was seen.
+func (k *keyState) behind(l *list) bool { return l.latest != nil && max(l.want, k.wanted) > l.change }
+
 // dirty reports whether a certificate's status changed after the state that the newest lists show.
 func (k *keyState) dirty() bool {
 	if k.marks > k.shown {
 		return true
 	}
 	for scope, l := range k.lists {
-		if !isDelta(scope) && l.latest != nil && l.want > l.change {
+		if !isDelta(scope) && k.behind(l) {
 			return true
 		}
 	}
@@ -277,7 +281,11 @@ func (p *Publisher) readEvents(ctx context.Context) error {
 				continue
 			}
 			k := p.key(key.KeyID)
-			for _, scope := range []string{pki.ScopeFull, e.Scope} {
+			narrow := e.Scope
+			if narrow == pki.ScopeUnknown {
+				k.wanted, narrow = max(k.wanted, e.Change), pki.ScopeFull
+			}
+			for _, scope := range []string{pki.ScopeFull, narrow} {
 				l := k.list(scope)
 				l.want = max(l.want, e.Change)
 			}

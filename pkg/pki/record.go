@@ -71,7 +71,7 @@ type Certificate struct {
 	Source         string      // the requester's network address, without port; empty if internal
 	TransactionID  string      // SCEP's; empty otherwise
 	Replaces       Fingerprint // the certificate that this one renews; zero if none
-	CRLScope       string      // the narrowest CRL that speaks of it: ScopeFull, ScopeCA, or that of a shard
+	CRLScope       string      // the narrowest CRL that speaks of it: ScopeFull, ScopeCA, or that of a shard; ScopeUnknown
 	CRLShard       int         // the shard's number, as in CRLScope; 0 if it is none
 	NotBefore      time.Time   // whole seconds, UTC
 	NotAfter       time.Time   // inclusive (RFC 5280, Section 4.1.2.5)

@@ -15,6 +15,11 @@ const (
 	ScopeCA   = "ca"   // CA certificates alone (RFC 5280, Section 5.2.5: onlyContainsCACerts)
 )
 
+// ScopeUnknown is the scope of a certificate of which no more is known than that it was issued, as after a restored
+// backup. It is that of no CRL: every CRL that its address may name speaks of it, which are the complete one, that of CA
+// certificates, and of each set of shards the one that ShardOf says.
+const ScopeUnknown = "unknown"
+
 // MaxShards is the largest number of shards that a set may have.
 const MaxShards = 1024
 

@@ -228,6 +228,9 @@ func (t *Tracker) take(events []store.StatusEvent) {
 			t.put(c, due)
 		}
 		d, list := decision{c, e.Change, decided}, scope{e.IssuerKeyID, e.Scope}
+		if e.Scope == pki.ScopeUnknown { // no CRL is that narrow
+			list.name = pki.ScopeFull
+		}
 		if m, ok := t.shown(list, e.Change); ok {
 			t.onCRL(d, m)
 		} else if t.waits < maxWaiting {

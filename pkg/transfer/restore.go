@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -27,7 +28,8 @@ import (
 type RestoreConfig struct {
 	// Store is the restored one. No server may have it.
 	Store store.Store
-	// CRLs are the last lists that verifiers have seen, one for each issuer key.
+	// CRLs are the last lists that verifiers have seen, the complete one of each issuer key. Where certificates were spread
+	// over a set of shards of which the backup does not know, one of the set tells of it.
 	CRLs []CRLFile
 	// Checkpoint is the last head of the audit chain that was seen before the loss; nil when nobody knows.
 	Checkpoint *Checkpoint
@@ -61,8 +63,9 @@ type RestoredList struct {
 
 // FinishRestore brings back what a restored backup has forgotten and the world has not: the revocations of the last
 // published CRLs. Certificates on them that the store does not know are recorded as stubs, with a serial number and
-// nothing else, so that they are listed, and answered for as revoked. CRL numbers go on behind the highest seen. The
-// first change says, as audit record, that the chain was broken off.
+// nothing else, so that they are answered for as revoked, and listed by every CRL that their address may name (see
+// pki.ScopeUnknown). Sets of shards are made again for as long as certificates may name them. CRL numbers go on behind the
+// highest seen. The first change says, as audit record, that the chain was broken off.
 //
 // Everything is checked before anything is written, and calling it again does no harm. What no CRL knows does not come
 // back: certificates that were issued since and are good are unknown to the store, OCSP does not answer for them, and
@@ -92,19 +95,11 @@ func FinishRestore(ctx context.Context, c RestoreConfig) (Restored, error) {
 			return out, err
 		}
 	}
-	named := map[int64]bool{}
-	for _, l := range lists {
-		named[l.key.ID] = true
-	}
 	set, err := c.Store.AllIssuers(ctx)
 	if err != nil {
 		return out, err
 	}
-	for _, k := range set.Keys {
-		if !named[k.ID] {
-			out.Notes = append(out.Notes, fmt.Sprintf("no CRL was given for issuer %s, key %s: revocations of its certificates since the backup stay lost", nameOf(set, k), k.KeyID))
-		}
-	}
+	out.Notes = missing(set, lists)
 	if !again {
 		n, err := c.Store.RevokeOpenChallenges(ctx, c.Now(), c.breakRecord(head, lists, out.Lost))
 		if err != nil {
@@ -113,6 +108,9 @@ func FinishRestore(ctx context.Context, c RestoreConfig) (Restored, error) {
 		if n > 0 {
 			out.Notes = append(out.Notes, fmt.Sprintf("%d open enrollment challenges were revoked: they may have been used since the backup; make new ones for devices that still wait", n))
 		}
+	}
+	if err := c.address(ctx, set, lists); err != nil {
+		return out, err
 	}
 	for _, l := range lists {
 		done, notes, err := c.take(ctx, l)
@@ -132,9 +130,87 @@ type list struct {
 	number int64
 	key    pki.IssuerKey
 	issuer string
-	full   bool // speaks of every certificate of the key
-	latest pki.CRL
-	fresh  bool // newer than what the store has
+	scope  string           // empty: it speaks of some certificates, and nobody can tell of which
+	shard  int              // as in scope
+	at     []pki.CRLAddress // of its set, when it is that of a shard; without the key and times
+	latest pki.CRL          // of its scope, that the store has
+	fresh  bool             // newer than that
+}
+
+// missing says which certificates no list speaks of.
+func missing(set store.IssuerSet, lists []list) (notes []string) {
+	for _, k := range set.Keys {
+		complete, some := false, ""
+		shards := map[string]map[int]bool{}
+		for _, l := range lists {
+			if l.key.ID != k.ID {
+				continue
+			}
+			complete, some = complete || l.scope == pki.ScopeFull, "some CRLs"
+			if in, shard, ok := pki.ParseShardScope(l.scope); ok {
+				if shards[in] == nil {
+					shards[in] = map[int]bool{}
+				}
+				shards[in][shard] = true
+			}
+		}
+		if complete {
+			continue
+		}
+		if some == "" {
+			notes = append(notes, fmt.Sprintf("no CRL was given for issuer %s, key %s: revocations of its certificates since the backup stay lost", nameOf(set, k), k.KeyID))
+			continue
+		}
+		for _, in := range slices.Sorted(maps.Keys(shards)) {
+			some = fmt.Sprintf("CRLs of %d of %d shards", len(shards[in]), pki.ShardSetSize(in))
+		}
+		notes = append(notes, fmt.Sprintf("%s were given for issuer %s, and not the one that speaks of all, %s: revocations that are on others alone stay lost",
+			some, nameOf(set, k), pki.CRLPath(k.KeyID, pki.ScopeFull)))
+	}
+	return notes
+}
+
+// address has the sets of shards made again that certificates may name: those of the lists, of which the backup may not
+// know, and those of the backup that were in use. Nobody can tell any more when the last of such certificates ends, so that
+// they are made as long as the issuer's own certificate lasts.
+func (c *RestoreConfig) address(ctx context.Context, set store.IssuerSet, lists []list) error {
+	until := map[int64]time.Time{}
+	for _, i := range set.Certificates {
+		parsed, err := x509.ParseCertificate(i.DER)
+		if err != nil {
+			return err
+		}
+		if parsed.NotAfter.After(until[i.IssuerKeyID]) {
+			until[i.IssuerKeyID] = parsed.NotAfter.UTC()
+		}
+	}
+	names := map[int64]string{}
+	for _, k := range set.Keys {
+		names[k.ID] = nameOf(set, k)
+	}
+	var wanted []pki.CRLAddress
+	for _, a := range set.Addresses {
+		if pki.ShardSetSize(a.Set) > 0 && a.Until.After(c.Now()) {
+			wanted = append(wanted, a)
+		}
+	}
+	for _, l := range lists {
+		for _, a := range l.at {
+			a.IssuerKeyID = l.key.ID
+			wanted = append(wanted, a)
+		}
+	}
+	for _, a := range wanted {
+		a.RecordedAt, a.ListedAt, a.Until = c.Now(), time.Time{}, until[a.IssuerKeyID]
+		err := c.Store.RecordCRLAddress(ctx, a, audit.Record{
+			Time: c.Now(), Action: audit.ActionCRLAddress, Actor: "host", Role: pki.RoleAdministrator.String(), Target: "issuer/" + names[a.IssuerKeyID],
+			Detail: map[string]string{"set": a.Set, "url": a.URL, "until": a.Until.Format(time.RFC3339)},
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func nameOf(set store.IssuerSet, k pki.IssuerKey) string {
@@ -192,7 +268,8 @@ func (c *RestoreConfig) read(ctx context.Context) ([]list, error) {
 		if err != nil {
 			return nil, bad("it is no CRL: %v", err)
 		}
-		l := list{name: f.Name, der: der, crl: crl, full: true}
+		l := list{name: f.Name, der: der, crl: crl, scope: pki.ScopeFull}
+		var idp []byte
 		if crl.Number == nil || !crl.Number.IsInt64() || crl.Number.Int64() == math.MaxInt64 {
 			return nil, bad("it has no number that can be continued")
 		}
@@ -202,7 +279,7 @@ func (c *RestoreConfig) read(ctx context.Context) ([]list, error) {
 			case e.Id.Equal(oidDeltaCRLIndicator):
 				return nil, bad("it is a delta CRL, which tells a part only")
 			case e.Id.Equal(oidIssuingDistributionPoint):
-				l.full = false
+				idp = e.Value
 			}
 		}
 		for _, issuer := range certificates {
@@ -215,7 +292,10 @@ func (c *RestoreConfig) read(ctx context.Context) ([]list, error) {
 			return nil, bad("none of the issuers in the store has signed it")
 		}
 		l.issuer = nameOf(set, l.key)
-		l.latest, err = c.Store.LatestCRL(ctx, l.key.ID, pki.ScopeFull, nil)
+		if idp != nil {
+			l.scope, l.shard, l.at = scopeOf(idp, l.key.KeyID)
+		}
+		l.latest, err = c.Store.LatestCRL(ctx, l.key.ID, cmp.Or(l.scope, pki.ScopeFull), nil)
 		if err != nil && !fault.Is(err, fault.NotFound) {
 			return nil, err
 		}
@@ -225,6 +305,48 @@ func (c *RestoreConfig) read(ctx context.Context) ([]list, error) {
 	// The oldest first: what a later one says holds.
 	slices.SortStableFunc(lists, func(a, b list) int { return a.crl.Number.Cmp(b.crl.Number) })
 	return lists, nil
+}
+
+// issuingDistributionPoint is the extension (RFC 5280, Section 5.2.5).
+type issuingDistributionPoint struct {
+	DistributionPoint struct {
+		FullName []asn1.RawValue `asn1:"optional,tag:0"`
+	} `asn1:"optional,tag:0"`
+	OnlyContainsUserCerts      bool           `asn1:"optional,tag:1"`
+	OnlyContainsCACerts        bool           `asn1:"optional,tag:2"`
+	OnlySomeReasons            asn1.BitString `asn1:"optional,tag:3"`
+	IndirectCRL                bool           `asn1:"optional,tag:4"`
+	OnlyContainsAttributeCerts bool           `asn1:"optional,tag:5"`
+}
+
+// scopeOf tells by the issuingDistributionPoint of a key's list which it is, and for that of a shard where certificates
+// say that its set is. The scope is empty when it is none that we make.
+func scopeOf(extension []byte, keyID string) (scope string, shard int, at []pki.CRLAddress) {
+	var idp issuingDistributionPoint
+	if rest, err := asn1.Unmarshal(extension, &idp); err != nil || len(rest) > 0 {
+		return "", 0, nil
+	}
+	names := idp.DistributionPoint.FullName
+	switch {
+	case idp.OnlyContainsUserCerts || idp.OnlySomeReasons.BitLength > 0 || idp.IndirectCRL || idp.OnlyContainsAttributeCerts:
+		return "", 0, nil
+	case idp.OnlyContainsCACerts && len(names) == 0:
+		return pki.ScopeCA, 0, nil
+	case idp.OnlyContainsCACerts:
+		return "", 0, nil
+	}
+	for _, n := range names {
+		// The address of shard 17 of 64 is PUBLIC/crl/KEYID/s64/17.crl.
+		public, path, _ := strings.Cut(string(n.Bytes), "/crl/"+keyID+"/")
+		is, found := strings.CutSuffix(path, ".crl")
+		set, number, ours := pki.ParseShardScope(is)
+		if n.Class != asn1.ClassContextSpecific || n.Tag != 6 || !found || !ours || scope != "" && is != scope {
+			return "", 0, nil
+		}
+		scope, shard = is, number
+		at = append(at, pki.CRLAddressOf(public, keyID, set))
+	}
+	return scope, shard, at
 }
 
 // again reports whether an earlier call has noted the break with this very checkpoint. The chain goes on from it, and no
@@ -273,7 +395,11 @@ func (c *RestoreConfig) breakRecord(head store.Head, lists []list, lost int64) a
 	}
 	var numbers []string
 	for _, l := range lists {
-		numbers = append(numbers, fmt.Sprintf("%s %d", l.key.KeyID, l.number))
+		name := l.key.KeyID
+		if l.scope != pki.ScopeFull {
+			name += "/" + cmp.Or(l.scope, "?")
+		}
+		numbers = append(numbers, fmt.Sprintf("%s %d", name, l.number))
 	}
 	if len(numbers) > 0 {
 		detail["crls"] = strings.Join(numbers, ", ")
@@ -341,14 +467,14 @@ feed:
 	if first != nil {
 		return out, notes, fmt.Errorf("taking over %s: %w", l.name, first)
 	}
-	if !l.full {
+	if l.scope == "" {
 		return out, append(notes, fmt.Sprintf("%s speaks of some certificates only: its number was not taken over", l.name)), nil
 	}
 	if !l.fresh {
 		return out, notes, nil
 	}
 
-	_, entries, err := c.Store.Revocations(ctx, l.key.ID, pki.ScopeFull)
+	_, entries, err := c.Store.Revocations(ctx, l.key.ID, l.scope)
 	if err != nil {
 		return out, notes, err
 	}
@@ -371,7 +497,7 @@ feed:
 	// The list itself goes into the store: what is published next has a higher number, and until then this is served.
 	// It shows an older state than the store has now, so that a new one is made at once.
 	err = c.Store.RecordCRL(ctx, nil, pki.CRL{
-		IssuerKeyID: l.key.ID, Scope: pki.ScopeFull, Number: l.number, ThisUpdate: l.crl.ThisUpdate.UTC(), NextUpdate: l.crl.NextUpdate.UTC(),
+		IssuerKeyID: l.key.ID, Scope: l.scope, Shard: l.shard, Number: l.number, ThisUpdate: l.crl.ThisUpdate.UTC(), NextUpdate: l.crl.NextUpdate.UTC(),
 		Change: l.latest.Change, Entries: out.Entries, Parts: []pki.CRLPart{pki.NewCRLPart(l.der)}, CreatedAt: c.Now(),
 	})
 	return out, notes, err
@@ -459,7 +585,7 @@ func newStub(key pki.IssuerKey, serial pki.SerialNumber, r pki.Revocation) pki.C
 	}
 	c := pki.Certificate{
 		IssuerID: key.IssuerID, IssuerKeyID: key.ID, Serial: serial, Fingerprint: placeholder("certificate"), SPKIHash: placeholder("key"),
-		Profile: StubProfile, Requester: "host", Protocol: StubProtocol, CRLScope: pki.ScopeFull,
+		Profile: StubProfile, Requester: "host", Protocol: StubProtocol, CRLScope: pki.ScopeUnknown,
 		NotBefore: r.RevokedAt.Truncate(time.Second), NotAfter: pki.NoExpiry, IssuedAt: r.RevokedAt.Truncate(time.Second),
 	}
 	if bucket := serial.Bucket(); bucket != pki.BucketImported {

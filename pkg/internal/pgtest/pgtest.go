@@ -82,6 +82,17 @@ func Template(t testing.TB, name string, fill func(dsn string) error) string {
 	return c.clone(t, tmpl.database)
 }
 
+// Copy returns a connection URL for a copy of a database of the shared server, as it is now. Nobody may be connected to it.
+// The copy is dropped when the test ends.
+func Copy(t testing.TB, dsn string) string {
+	t.Helper()
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatalf("pgtest: %v", err)
+	}
+	return shared(t).clone(t, strings.TrimPrefix(u.Path, "/"))
+}
+
 // TCP returns the URL of the same database over 127.0.0.1, for tests that put a
 // proxy in between. URLs of this package name a Unix socket, which is faster; every
 // server started here listens on both. Another URL is returned as it is.
