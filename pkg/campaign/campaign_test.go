@@ -408,10 +408,18 @@ func TestPauseAndResume(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	select { // a step that was on its way has ended before the pause, or is refused
-	case <-steps:
-	case <-time.After(100 * time.Millisecond):
-	}
+	// A step that was on its way has ended before the pause, or is refused; whenever it tells, it is heard.
+	heard := make(chan struct{})
+	defer close(heard)
+	go func() {
+		for {
+			select {
+			case <-steps:
+			case <-heard:
+				return
+			}
+		}
+	}()
 	at := e.wait(c.ID, "paused", func(c store.Campaign) bool { return c.State == store.CampaignPaused })
 	if at.Revoked != paused.Revoked || at.Revoked < 30 || at.Revoked > 40 {
 		t.Errorf("paused at %d, and then %d were revoked", paused.Revoked, at.Revoked)
