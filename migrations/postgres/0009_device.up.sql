@@ -59,7 +59,7 @@ CREATE TABLE notification (
     error      TEXT NOT NULL -- of the last attempt
 ) WITH (fillfactor = 80);
 
-CREATE INDEX notification_next ON notification (next_at);
+CREATE INDEX notification_next ON notification (point, next_at);
 
 -- How many requests were refused, by day, point and reason.
 CREATE TABLE refusal (

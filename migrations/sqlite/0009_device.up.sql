@@ -58,7 +58,7 @@ CREATE TABLE notification (
     error      TEXT NOT NULL -- of the last attempt
 ) STRICT;
 
-CREATE INDEX notification_next ON notification (next_at);
+CREATE INDEX notification_next ON notification (point, next_at);
 
 -- How many requests were refused, by day, point and reason.
 CREATE TABLE refusal (

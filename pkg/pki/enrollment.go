@@ -97,12 +97,16 @@ type RACertificate struct {
 	CreatedAt   time.Time
 }
 
-// SecretRA, SecretPoint and SecretEnrollment name sealed secrets: the private key of an RA, the static challenge of a
-// point, and the request of an enrollment that waits.
+// SecretRA, SecretPoint, SecretWebhook and SecretEnrollment name sealed secrets: the private key of an RA, the static
+// challenge of a point, the key with which messages to its webhook are authenticated, and the request of an enrollment that
+// waits.
 func SecretRA(keyID string) string { return "ra/" + keyID }
 
 // SecretPoint: see SecretRA.
 func SecretPoint(point string) string { return "point/" + point }
+
+// SecretWebhook: see SecretRA.
+func SecretWebhook(point string) string { return "webhook/" + point }
 
 // SecretEnrollment: see SecretRA.
 func SecretEnrollment(id string) string { return "enrollment/" + id }

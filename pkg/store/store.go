@@ -69,6 +69,7 @@ type Store interface {
 	Enrollments
 	RACertificates
 	Secrets
+	Notifications
 	io.Closer
 
 	// Head returns the newest change. It is cheap enough to be polled several times a second.

@@ -499,6 +499,7 @@ func queueEnrollments(b *pgx.Batch, changes []*store.EnrollmentChange) {
 			queueSecret(b, pki.SecretEnrollment(c.Enrollment.ID), c.Request)
 		}
 	}
+	queueNotifications(b, changes)
 }
 
 // PruneEnrollments implements store.Enrollments.

@@ -42,6 +42,7 @@ var rights = []struct{ table, privileges string }{
 	{"enrollment_point", "SELECT, INSERT"},
 	{"challenge", "SELECT, INSERT, UPDATE"},
 	{"enrollment", "SELECT, INSERT, UPDATE, DELETE"},
+	{"notification", "SELECT, INSERT, UPDATE, DELETE"},
 	{"crl_part", "SELECT, INSERT, DELETE"},
 	{"lease", "SELECT, INSERT, UPDATE"},
 }

@@ -402,9 +402,11 @@ func (t *tx) putEnrollment(c *store.EnrollmentChange) error {
 		}
 	}
 	if len(c.Request) > 0 {
-		return t.putSecret(pki.SecretEnrollment(e.ID), c.Request)
+		if err := t.putSecret(pki.SecretEnrollment(e.ID), c.Request); err != nil {
+			return err
+		}
 	}
-	return nil
+	return t.putNotification(c.Notification)
 }
 
 // PruneEnrollments forgets rows that have ended.

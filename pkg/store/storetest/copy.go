@@ -105,6 +105,7 @@ func (e *env) fill() {
 		t.Fatalf("RevokeToken: %v", err)
 	}
 	e.fillEnrollments()
+	e.fillNotifications()
 	if err := e.RecordAudit(ctx, record("test.one", base.Add(2*time.Hour)), record("test.two", base)); err != nil {
 		t.Fatalf("RecordAudit: %v", err)
 	}
@@ -301,11 +302,12 @@ func testFence(t *testing.T, h Harness) {
 	wantFault(t, "State.Err", st.Err(), fault.Conflict, store.ErrNotInUse)
 
 	for what, err := range map[string]error{
-		"RecordIssuance": e.RecordIssuance(ctx, issuance(certificate(e.issuing))),
-		"RecordAudit":    e.RecordAudit(ctx, record("test", base)),
-		"CreateToken":    e.CreateToken(ctx, pki.Token{ID: "x", Name: "x", CreatedAt: base}, record(audit.ActionToken, base)),
-		"PutProfile":     e.PutProfile(ctx, pki.ProfileVersion{Name: "x", Version: 1, CreatedAt: base}, record(audit.ActionProfile, base)),
-		"RecordCRL":      e.RecordCRL(ctx, nil, pki.CRL{IssuerKeyID: e.issuing.key, Scope: pki.ScopeFull, Number: 1, ThisUpdate: base, NextUpdate: base, CreatedAt: base}),
+		"RecordIssuance":   e.RecordIssuance(ctx, issuance(certificate(e.issuing))),
+		"RecordAudit":      e.RecordAudit(ctx, record("test", base)),
+		"CreateToken":      e.CreateToken(ctx, pki.Token{ID: "x", Name: "x", CreatedAt: base}, record(audit.ActionToken, base)),
+		"PutProfile":       e.PutProfile(ctx, pki.ProfileVersion{Name: "x", Version: 1, CreatedAt: base}, record(audit.ActionProfile, base)),
+		"PutNotifications": e.PutNotifications(ctx, []pki.Notification{notification()}),
+		"RecordCRL":        e.RecordCRL(ctx, nil, pki.CRL{IssuerKeyID: e.issuing.key, Scope: pki.ScopeFull, Number: 1, ThisUpdate: base, NextUpdate: base, CreatedAt: base}),
 	} {
 		wantFault(t, what+" on a fenced store", err, fault.Unavailable, store.ErrNotInUse)
 	}
