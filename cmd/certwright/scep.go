@@ -131,7 +131,8 @@ Legacy switches let in what is refused otherwise, for old devices, until the end
   md5           messages signed with MD5, against RFC 8894
   sha1CSR       requests whose own signature is made with SHA-1
   sha1Renewal   renewals that only a signature with SHA-1 authorises
-  issuerKey     the issuer's own RSA key decrypts and signs messages, for clients that know no RA`,
+  issuerKey     the issuer's own RSA key decrypts and signs messages, for clients that know no RA
+  sharedKeys    several devices have certificates for one key`,
 		Example: `  certwright scep set --static-challenge-file challenge.txt
   certwright scep set --no-static-challenge
   certwright scep set --approval
@@ -179,7 +180,13 @@ Legacy switches let in what is refused otherwise, for old devices, until the end
 		change("profile", "profile", profile)
 		change("description", "description", description)
 		change("ca-certificates", "caCertificates", form.value)
-		change("renewal-percent", "renewalPercent", percent)
+		if cmd.Flags().Changed("renewal-percent") {
+			if percent == 0 {
+				setField(r.Settings, "renewal.percent", nil)
+			} else {
+				setField(r.Settings, "renewal.percent", percent)
+			}
+		}
 		change("pending-life", "pendingLife", pendingLife)
 		change("retry-window", "retryWindow", retryWindow)
 		if err := setLegacy(r.Settings, legacy); err != nil {
@@ -244,7 +251,7 @@ func setLegacy(settings map[string]any, changes []string) error {
 	for _, c := range changes {
 		name, day, found := strings.Cut(c, "=")
 		if !found || !slices.Contains(enrollment.Switches(), enrollment.Switch(name)) {
-			return failure("write it as in --legacy des=2027-03-31 or --legacy des=off", "--legacy %s is none of des, md5, sha1CSR, sha1Renewal and issuerKey with a day", c)
+			return failure("write it as in --legacy des=2027-03-31 or --legacy des=off", "--legacy %s is none of the switches with a day", c)
 		}
 		if day == "off" {
 			delete(switches, name)

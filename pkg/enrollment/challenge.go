@@ -4,13 +4,11 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
-	"slices"
 	"strings"
 
 	"github.com/certwright/certwright/pkg/der"
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/pki"
-	"github.com/certwright/certwright/pkg/profile"
 )
 
 // A challenge's text is ID-SECRET, both of them base32 letters and digits, so that it fits a PrintableString and can be
@@ -54,67 +52,9 @@ func Matches(c pki.Challenge, hash [sha256.Size]byte) bool {
 // Bind returns the names that a request gets under a challenge, or why it gets none: a bound challenge allows exactly
 // its own names. Nil names mean those of the request. Errors are faults of the kind PolicyRefused.
 func Bind(c pki.Challenge, subject []der.Attribute, sans []der.GeneralName) ([]der.Attribute, []der.GeneralName, error) {
-	if c.Subject == "" && len(c.SANs) == 0 {
-		return nil, nil, nil
-	}
-	refuse := func(what string) error {
-		return fault.New(fault.PolicyRefused, "the challenge is for another device: it does not allow this %s", what)
-	}
-	bound, err := profile.ParseSubject(c.Subject)
-	if err != nil {
-		return nil, nil, fault.Wrap(fault.Internal, err, "the subject of challenge %s", c.ID)
-	}
-	names, err := profile.ParseSANs(c.SANs...)
+	b, err := ParseBinding("the challenge", c.Subject, c.SANs)
 	if err != nil {
 		return nil, nil, fault.Wrap(fault.Internal, err, "the names of challenge %s", c.ID)
 	}
-	var own []string // common names: a DNS name that says the same is no other name
-	for _, a := range bound {
-		if a.Type.Equal(pki.OIDCommonName) {
-			own = append(own, strings.ToLower(a.Value))
-		}
-	}
-	if c.Subject != "" {
-		if !sameSubject(bound, subject) {
-			return nil, nil, refuse("subject")
-		}
-	} else {
-		bound = nil
-		for _, a := range subject {
-			named := slices.ContainsFunc(names, func(n der.GeneralName) bool { return strings.EqualFold(n.Text, a.Value) })
-			if !a.Type.Equal(pki.OIDCommonName) || !named {
-				return nil, nil, refuse("subject")
-			}
-		}
-	}
-	for _, n := range sans {
-		asked := func(b der.GeneralName) bool { return sameName(n, b) }
-		if !slices.ContainsFunc(names, asked) && (n.Tag != der.TagDNSName || !slices.Contains(own, strings.ToLower(n.Text))) {
-			return nil, nil, refuse("subject alternative name")
-		}
-	}
-	if len(names) == 0 {
-		names = nil
-	}
-	return bound, names, nil
-}
-
-// sameSubject compares subjects without regard to letter case, space and order (RFC 5280, Section 7.1).
-func sameSubject(a, b []der.Attribute) bool {
-	return slices.Equal(normal(a), normal(b))
-}
-
-func normal(attributes []der.Attribute) []string {
-	list := make([]string, 0, len(attributes))
-	for _, a := range attributes {
-		if a.Value != "" {
-			list = append(list, a.Type.String()+"="+strings.ToLower(strings.Join(strings.Fields(a.Value), " ")))
-		}
-	}
-	slices.Sort(list)
-	return list
-}
-
-func sameName(a, b der.GeneralName) bool {
-	return a.Tag == b.Tag && strings.EqualFold(a.Text, b.Text) && slices.Equal(a.Raw, b.Raw) && a.TypeID.Equal(b.TypeID)
+	return b.Admit(subject, sans)
 }

@@ -28,6 +28,7 @@ type Point struct {
 	version int
 	created time.Time
 	by      string
+	names   names
 	static  *[sha256.Size]byte // digest of the static challenge; nil: none
 }
 
@@ -80,9 +81,67 @@ func orDefault[T comparable](v, otherwise T) T {
 	return v
 }
 
+// Renewal returns how a certificate is renewed by its own signature.
+func (p *Point) Renewal() RenewalRules {
+	r := p.config.Renewal
+	r.Percent = orDefault(r.Percent, defaultRenewalPercent)
+	return r
+}
+
+// Return returns what becomes of a device whose certificate has ended. Only the policy grace has the other fields.
+func (p *Point) Return() ReturnRules {
+	r := p.config.Return
+	if r.Policy != ReturnGrace {
+		return ReturnRules{Policy: orDefault(r.Policy, ReturnPending)}
+	}
+	r.Grace, r.Attempts, r.Validity = orDefault(r.Grace, defaultGrace), orDefault(r.Attempts, defaultReturnAttempts), orDefault(r.Validity, defaultReturnValidity)
+	return r
+}
+
+// Replacement returns what becomes of a device's good certificates when it enrolls anew.
+func (p *Point) Replacement() Replacement { return orDefault(p.config.Replacement, ReplaceSupersede) }
+
+// Accepts reports whether challenges of a kind let a device in. Whether there are any is another question.
+func (p *Point) Accepts(kind ChallengeKind) bool { return slices.Contains(p.Challenges(), kind) }
+
+// Challenges returns the kinds that let a device in.
+func (p *Point) Challenges() []ChallengeKind {
+	if len(p.config.Challenges) == 0 {
+		return []ChallengeKind{ChallengeOneTime, ChallengeStatic}
+	}
+	return p.config.Challenges
+}
+
+// Identity returns what in a request names its device.
+func (p *Point) Identity() Identity { return orDefault(p.config.Device.Identity, IdentityNone) }
+
+// RegisteredOnly reports whether only devices that are in the registry are served.
+func (p *Point) RegisteredOnly() bool { return p.config.Device.Registered }
+
+// Limits returns how many messages the point takes. PerMinute is 0 when there is no bound.
+func (p *Point) Limits() LimitRules {
+	l := p.config.Limits
+	l.Burst, l.FailuresPerMinute = orDefault(l.Burst, l.PerMinute), orDefault(l.FailuresPerMinute, defaultFailuresPerMinute)
+	return l
+}
+
+// Webhook returns the system that decides on requests or is told of them, with the defaults filled in; nil if there is none.
+func (p *Point) Webhook() *WebhookRules {
+	if p.config.Webhook == nil {
+		return nil
+	}
+	w := p.config.Webhook.withDefaults()
+	return &w
+}
+
+// Render returns the names that a device's certificates must have by the point's templates; the zero Binding if there are
+// none. A placeholder of which the record says nothing is a fault of the kind PolicyRefused. The device need not be in the
+// registry: only what the templates name is looked at.
+func (p *Point) Render(d pki.Device) (Binding, error) { return p.names.render(d) }
+
 // RenewableFrom returns when a certificate with this life may be renewed.
 func (p *Point) RenewableFrom(notBefore, notAfter time.Time) time.Time {
-	percent := int64(orDefault(p.config.RenewalPercent, defaultRenewalPercent))
+	percent := int64(p.Renewal().Percent)
 	if percent == 100 {
 		return notBefore
 	}
@@ -99,9 +158,10 @@ func (p *Point) Legacy(s Switch, now time.Time) bool {
 // HasStatic reports whether the point has a static challenge.
 func (p *Point) HasStatic() bool { return p.static != nil }
 
-// IsStatic reports whether text is the point's static challenge, in constant time. Without one nothing is.
+// IsStatic reports whether text is the point's static challenge, in constant time. Without one, or where the point does not
+// accept this kind, nothing is.
 func (p *Point) IsStatic(text string) bool {
-	if p.static == nil || text == "" {
+	if p.static == nil || text == "" || !p.Accepts(ChallengeStatic) {
 		return false
 	}
 	sum := sha256.Sum256([]byte(text))
@@ -182,7 +242,7 @@ func (p *Points) Follow(ctx context.Context, head store.Head) error {
 }
 
 func (p *Points) load(ctx context.Context, v pki.PointVersion) (*Point, error) {
-	c, err := ParseConfig(v.Config)
+	c, err := ReadConfig(v.Config)
 	if err == nil {
 		err = c.Validate(time.Time{})
 	}
@@ -193,6 +253,9 @@ func (p *Points) load(ctx context.Context, v pki.PointVersion) (*Point, error) {
 		return nil, fmt.Errorf("the settings name the point %q", c.Name)
 	}
 	point := &Point{config: c, version: v.Version, created: v.CreatedAt, by: v.CreatedBy}
+	if point.names, err = parseNames(c.Subject, c.SANs); err != nil {
+		return nil, err
+	}
 	sealed, err := p.cfg.Store.Secret(ctx, pki.SecretPoint(v.Name))
 	if fault.Is(err, fault.NotFound) {
 		return point, nil

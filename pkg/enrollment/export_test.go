@@ -1,0 +1,15 @@
+package enrollment
+
+import "github.com/certwright/certwright/pkg/pki"
+
+// RenderConfig is [Point.Render] for settings that no store has.
+func RenderConfig(c Config, d pki.Device) (Binding, error) {
+	n, err := parseNames(c.Subject, c.SANs)
+	if err != nil {
+		return Binding{}, err
+	}
+	return n.render(d)
+}
+
+// PointOf returns a point with these settings, which must be valid.
+func PointOf(c Config) *Point { return &Point{config: c} }
