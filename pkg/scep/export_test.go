@@ -1,0 +1,4 @@
+package scep
+
+// ReplyQuantum is the tick at which failures leave.
+const ReplyQuantum = replyQuantum
