@@ -70,6 +70,9 @@ type Listener struct {
 	conns   map[*conn]struct{}       // guarded by mu
 	sources map[netip.Prefix]*source // guarded by mu
 
+	last  atomic.Pointer[source] // who asked last
+	mixed atomic.Int64           // until so many requests are served, several sources are taken to ask
+
 	accepted, served, handed, evicted, slow atomic.Int64
 }
 
@@ -86,7 +89,12 @@ type source struct {
 	signing chan struct{}
 	// pipelining is held by the connection whose pipelined requests are answered.
 	pipelining chan struct{}
+	// share is held while a request is answered, when others ask, too: one processor is always left to them.
+	share chan struct{}
 }
+
+// mixedFor is for how many requests another source is remembered.
+const mixedFor = 1000
 
 // pipelinePause is how long a source's pipelined requests are apart.
 const pipelinePause = 200 * time.Microsecond
@@ -230,7 +238,11 @@ func (l *Listener) admit(nc net.Conn) *conn {
 	}
 	s := l.sources[from]
 	if s == nil {
-		s = &source{conns: map[*conn]struct{}{}, signing: make(chan struct{}, 2*runtime.GOMAXPROCS(0)), pipelining: make(chan struct{}, 1)}
+		processors := runtime.GOMAXPROCS(0)
+		s = &source{
+			conns: map[*conn]struct{}{}, signing: make(chan struct{}, 2*processors), pipelining: make(chan struct{}, 1),
+			share: make(chan struct{}, max(1, processors-1)),
+		}
 		l.sources[from] = s
 	}
 	switch {
@@ -557,6 +569,13 @@ func (c *conn) handOn() {
 // answer answers the request at the begin of the buffer and takes it out. It returns incomplete when the client is gone,
 // and theirs, with nothing done, when it asks for no certificate.
 func (c *conn) answer(h head) verdict {
+	if c.othersAsk() {
+		select {
+		case c.source.share <- struct{}{}:
+			defer func() { <-c.source.share }()
+		case <-c.l.ctx.Done():
+		}
+	}
 	a := ocsp.Malformed()
 	if h.post {
 		a = c.respond(c.buf[h.size : h.size+h.length])
@@ -577,6 +596,17 @@ func (c *conn) answer(h head) verdict {
 		return incomplete
 	}
 	return ours
+}
+
+// othersAsk reports whether, of late, requests have come from other sources than this one.
+func (c *conn) othersAsk() bool {
+	l := c.l
+	if l.last.Load() != c.source {
+		l.last.Store(c.source)
+		l.mixed.Store(l.served.Load() + mixedFor)
+		return true
+	}
+	return l.served.Load() < l.mixed.Load()
 }
 
 // respond answers a request. Kept answers are given at once; for one that must be made, the source waits for its turn.

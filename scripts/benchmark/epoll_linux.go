@@ -12,10 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// poller is a closed loop over many plain connections in one thread, with epoll(7): a generator that takes little of the
-// cores which it shares with the server. Each connection has one request on its way.
+// poller asks over many plain connections in one thread, with epoll(7): a generator that takes little of the cores which it
+// shares with the server. Each connection has one request on its way, and sends the next as soon as it is answered, or when
+// its time has come.
 type poller struct {
 	address netip.AddrPort
+	source  netip.Addr // whom the connections come from; zero: whom the system takes
 	// next returns the n-th request. The octets are used until the next call for the same connection.
 	next func(conn, n int) []byte
 	// check looks at the whole body of the n-th answer. It is called for one answer in sampleEvery.
@@ -23,6 +25,10 @@ type poller struct {
 	connections int
 	duration    time.Duration
 	edge        func() error // called when the measured phase begins, and when it ends
+	// perSecond is how many requests are sent a second, whatever becomes of those before; 0: as many as are answered.
+	// Latency counts from when a request was to be sent: one that finds no connection free has waited, too.
+	perSecond int
+	renew     int // how many requests a connection sends; 0: any number
 }
 
 // polled is what a poller saw.
@@ -36,14 +42,32 @@ type polled struct {
 
 // pollConn is one connection.
 type pollConn struct {
-	fd    int
+	fd    int // 0: it is to be opened
 	n     int // number of the request on its way
+	sent  int // on this connection
+	busy  bool
 	out   []byte
 	in    []byte
 	began time.Time
 }
 
-const pollTimeout = 10 * time.Second
+const (
+	pollTimeout = 10 * time.Second
+	pollClock   = -1 // the timer's event
+)
+
+// polling is a poller at work.
+type polling struct {
+	*poller
+	ep      int
+	conns   []*pollConn
+	serial  int
+	idle    []int       // connections that wait for their time
+	waiting []time.Time // when requests were to be sent that no connection is free for
+	due     time.Time   // when the next is to be sent
+	clock   int         // wakes the loop for each
+	polled
+}
 
 func (p *poller) run(ctx context.Context) (out *polled, err error) {
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
@@ -51,107 +75,189 @@ func (p *poller) run(ctx context.Context) (out *polled, err error) {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
 	}
 	defer unix.Close(ep)
-	conns := make([]*pollConn, p.connections)
+	r := &polling{poller: p, ep: ep, conns: make([]*pollConn, p.connections)}
+	for i := range r.conns {
+		r.conns[i] = &pollConn{in: make([]byte, 0, 16<<10)}
+	}
 	defer func() {
-		for _, c := range conns {
-			if c != nil {
-				_ = unix.Close(c.fd)
-			}
+		for _, c := range r.conns {
+			c.close()
 		}
 	}()
-	out = &polled{}
-	serial := 0
-	begin := func(i int, now time.Time) error {
-		c := conns[i]
-		c.n, c.out, c.in, c.began = serial, p.next(i, serial), c.in[:0], now
-		serial++
-		return c.write()
-	}
 	now := time.Now()
-	for i := range conns {
-		if conns[i], err = p.dial(ep, i); err != nil {
+	for i := range r.conns {
+		if err := r.dial(i); err != nil {
 			return nil, fmt.Errorf("connection %d of %d: %w", i+1, p.connections, err)
 		}
-		if err := begin(i, now); err != nil {
+		if p.perSecond > 0 {
+			r.idle = append(r.idle, i)
+		} else if err := r.begin(i, now); err != nil {
 			return nil, err
 		}
 	}
+	if p.perSecond > 0 {
+		stop, err := r.startClock()
+		if err != nil {
+			return nil, err
+		}
+		defer stop()
+	}
+	return &r.polled, r.loop(ctx)
+}
+
+// startClock has the loop woken for each request.
+func (r *polling) startClock() (stop func(), err error) {
+	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("timerfd_create: %w", err)
+	}
+	every := unix.NsecToTimespec(int64(time.Second) / int64(r.perSecond))
+	if err := unix.TimerfdSettime(fd, 0, &unix.ItimerSpec{Interval: every, Value: every}, nil); err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("timerfd_settime: %w", err)
+	}
+	if err := unix.EpollCtl(r.ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: pollClock}); err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("epoll_ctl: %w", err)
+	}
+	r.clock, r.due = fd, time.Now()
+	return func() { _ = unix.Close(fd) }, nil
+}
+
+// ticked sends what is due.
+func (r *polling) ticked(now time.Time) error {
+	for every := time.Second / time.Duration(r.perSecond); !r.due.After(now); r.due = r.due.Add(every) {
+		r.waiting = append(r.waiting, r.due)
+	}
+	for len(r.waiting) > 0 && len(r.idle) > 0 {
+		i, at := r.idle[0], r.waiting[0]
+		r.idle, r.waiting = r.idle[1:], r.waiting[1:]
+		if err := r.begin(i, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begin sends the next request, which was to be sent at some time.
+func (r *polling) begin(i int, at time.Time) error {
+	c := r.conns[i]
+	if c.fd == 0 {
+		if err := r.dial(i); err != nil {
+			return err
+		}
+	}
+	c.n, c.out, c.in, c.began = r.serial, r.next(i, r.serial), c.in[:0], at
+	c.sent, c.busy = c.sent+1, true
+	r.serial++
+	return c.write()
+}
+
+func (r *polling) loop(ctx context.Context) error {
+	now := time.Now()
 	measureFrom, heard := now.Add(warmUp), now
 	measuring := false
 	var measured time.Time
-	events := make([]unix.EpollEvent, p.connections)
+	events := make([]unix.EpollEvent, r.connections+1)
 	for {
-		n, err := unix.EpollWait(ep, events, 100)
+		n, err := unix.EpollWait(r.ep, events, 100)
 		if err != nil && !errors.Is(err, unix.EINTR) {
-			return nil, fmt.Errorf("epoll_wait: %w", err)
+			return fmt.Errorf("epoll_wait: %w", err)
 		}
 		now = time.Now()
 		switch {
 		case ctx.Err() != nil:
-			return nil, ctx.Err()
-		case n > 0:
-			heard = now
+			return ctx.Err()
 		case now.Sub(heard) > pollTimeout:
-			return nil, fmt.Errorf("no answer for %s", pollTimeout)
+			return fmt.Errorf("no answer for %s", pollTimeout)
 		}
 		if !measuring && now.After(measureFrom) {
-			if err := p.edge(); err != nil {
-				return nil, err
+			if err := r.edge(); err != nil {
+				return err
 			}
 			now = time.Now()
 			measuring, measured = true, now
 		}
-		if measuring && now.Sub(measured) >= p.duration {
-			out.took = now.Sub(measured)
-			return out, p.edge()
+		if measuring && now.Sub(measured) >= r.duration {
+			r.took = now.Sub(measured)
+			return r.edge()
 		}
 		for _, e := range events[:max(n, 0)] {
-			i := int(e.Fd)
-			c := conns[i]
-			body, ended, err := c.read()
-			switch {
-			case err != nil:
-				return nil, fmt.Errorf("answer %d: %w", c.n, err)
-			case body == nil && !ended:
-				continue // more to come
-			case body == nil:
-				return nil, fmt.Errorf("answer %d: the connection ended after %d octets", c.n, len(c.in))
+			if e.Fd == pollClock {
+				var expired [8]byte
+				_, _ = unix.Read(r.clock, expired[:]) // how often does not matter: ticked looks at the time
+				continue
 			}
-			out.all++
-			if measuring {
-				out.latency.add(time.Since(c.began))
+			heard = now
+			if err := r.answered(int(e.Fd), measuring); err != nil {
+				return err
 			}
-			if c.n%sampleEvery == 0 {
-				if err := p.check(c.n, body); err != nil {
-					return nil, fmt.Errorf("answer %d: %w", c.n, err)
-				}
-				out.checked++
-			}
-			if ended {
-				out.redials++
-				_ = unix.Close(c.fd)
-				if conns[i], err = p.dial(ep, i); err != nil {
-					return nil, err
-				}
-				conns[i].in = c.in
-			}
-			if err := begin(i, time.Now()); err != nil {
-				return nil, err
+		}
+		if r.perSecond > 0 {
+			if err := r.ticked(time.Now()); err != nil {
+				return err
 			}
 		}
 	}
 }
 
-func (p *poller) dial(ep, i int) (*pollConn, error) {
+// answered reads what has come for a connection, and goes on if that is all of an answer.
+func (r *polling) answered(i int, measuring bool) error {
+	c := r.conns[i]
+	if c.fd == 0 {
+		return nil // it was closed after this event
+	}
+	body, ended, err := c.read()
+	switch {
+	case ended && !c.busy && len(c.in) == 0: // between two requests, as servers may
+		r.redials++
+		c.close()
+		return nil
+	case err != nil:
+		return fmt.Errorf("answer %d: %w", c.n, err)
+	case body == nil && !ended:
+		return nil // more to come
+	case body == nil:
+		return fmt.Errorf("answer %d: the connection ended after %d octets", c.n, len(c.in))
+	}
+	r.all++
+	if measuring {
+		r.latency.add(time.Since(c.began))
+	}
+	if c.n%sampleEvery == 0 {
+		if err := r.check(c.n, body); err != nil {
+			return fmt.Errorf("answer %d: %w", c.n, err)
+		}
+		r.checked++
+	}
+	if ended {
+		r.redials++
+	}
+	if ended || r.renew > 0 && c.sent >= r.renew {
+		c.close()
+	}
+	if c.in, c.busy = c.in[:0], false; r.perSecond > 0 {
+		r.idle = append(r.idle, i)
+		return nil
+	}
+	return r.begin(i, time.Now())
+}
+
+func (r *polling) dial(i int) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("socket: %w", err)
+		return fmt.Errorf("socket: %w", err)
 	}
-	fail := func(what string, err error) (*pollConn, error) {
+	fail := func(what string, err error) error {
 		_ = unix.Close(fd)
-		return nil, fmt.Errorf("%s: %w", what, err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
-	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(p.address.Port()), Addr: p.address.Addr().As4()}); err != nil {
+	if r.source.IsValid() {
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: r.source.As4()}); err != nil {
+			return fail("bind", err)
+		}
+	}
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(r.address.Port()), Addr: r.address.Addr().As4()}); err != nil {
 		return fail("connect", err)
 	}
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
@@ -160,10 +266,18 @@ func (p *poller) dial(ep, i int) (*pollConn, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return fail("O_NONBLOCK", err)
 	}
-	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP, Fd: int32(i)}); err != nil {
+	if err := unix.EpollCtl(r.ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP, Fd: int32(i)}); err != nil {
 		return fail("epoll_ctl", err)
 	}
-	return &pollConn{fd: fd, in: make([]byte, 0, 16<<10)}, nil
+	r.conns[i].fd, r.conns[i].sent = fd, 0
+	return nil
+}
+
+func (c *pollConn) close() {
+	if c.fd != 0 {
+		_ = unix.Close(c.fd)
+		c.fd = 0
+	}
 }
 
 // write sends the request. It fits the socket's buffer: there is only one.

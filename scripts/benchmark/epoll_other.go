@@ -11,11 +11,14 @@ import (
 
 type poller struct {
 	address     netip.AddrPort
+	source      netip.Addr
 	next        func(conn, n int) []byte
 	check       func(n int, body []byte) error
 	connections int
 	duration    time.Duration
 	edge        func() error
+	perSecond   int
+	renew       int
 }
 
 type polled struct {

@@ -62,6 +62,7 @@ type options struct {
 	openssl     string
 	revoked     int // of crl
 	challenge   string
+	attack      bool // ocsp: beside attacks
 }
 
 func run(ctx context.Context, args []string) error {
@@ -86,11 +87,17 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&o.openssl, "openssl", "", "have ocsp measure this openssl too, `FILE`")
 	flags.IntVar(&o.revoked, "revoked", manyRevoked, "how many certificates are revoked, for crl")
 	flags.StringVar(&o.challenge, "challenge", staticChallenge, "what scep enrolls with: "+staticChallenge+" or "+oneTimeChallenge)
+	flags.BoolVar(&o.attack, "attack", false, "have ocsp measure honest clients beside attacks")
 	operations := map[string]func() (any, error){
 		"issue": func() (any, error) { return issue(ctx, o) },
-		"ocsp":  func() (any, error) { return measureOCSP(ctx, o) },
-		"crl":   func() (any, error) { return measureCRL(ctx, o) },
-		"scep":  func() (any, error) { return measureSCEP(ctx, o) },
+		"ocsp": func() (any, error) {
+			if o.attack {
+				return measureAttacks(ctx, o)
+			}
+			return measureOCSP(ctx, o)
+		},
+		"crl":  func() (any, error) { return measureCRL(ctx, o) },
+		"scep": func() (any, error) { return measureSCEP(ctx, o) },
 	}
 	if len(args) == 2 && args[0] == making { // a process of crl
 		n, err := strconv.Atoi(args[1])
@@ -98,6 +105,9 @@ func run(ctx context.Context, args []string) error {
 			return err
 		}
 		return makeX509(n)
+	}
+	if len(args) == 1 && args[0] == attacking { // a process of ocsp --attack
+		return doAttack()
 	}
 	operation := func() (any, error) { return nil, nil }
 	if len(args) > 0 {

@@ -212,7 +212,17 @@ type answered struct {
 	ders [][]byte
 }
 
-func ocspOurs(ctx context.Context, o options, report *ocspReport) (a *answered, err error) {
+// ocspTarget is a server of ours with certificates to ask for.
+type ocspTarget struct {
+	server  *server
+	address netip.AddrPort
+	public  string // the URL of address
+	issuer  *x509.Certificate
+	serials []*big.Int
+}
+
+// startOCSP starts a server whose store has n good certificates.
+func startOCSP(ctx context.Context, o options, n int) (t *ocspTarget, err error) {
 	data := filepath.Join(o.folder, "ocsp")
 	s, _, err := startServer(ctx, o.server, data, "")
 	if err != nil {
@@ -222,38 +232,46 @@ func ocspOurs(ctx context.Context, o options, report *ocspReport) (a *answered, 
 		return nil, err
 	}
 	began := time.Now()
-	serials, err := fillStore(ctx, filepath.Join(data, "certwright.db"), max(o.serials, kept))
-	if err != nil {
+	t = &ocspTarget{}
+	if t.serials, err = fillStore(ctx, filepath.Join(data, "certwright.db"), n); err != nil {
 		return nil, fmt.Errorf("filling the store: %w", err)
 	}
-	fmt.Printf("serials     %d in the store (%.1f s)\n", len(serials), time.Since(began).Seconds())
-	if s, _, err = startServer(ctx, o.server, data, ""); err != nil {
+	fmt.Printf("serials     %d in the store (%.1f s)\n", n, time.Since(began).Seconds())
+	if t.server, _, err = startServer(ctx, o.server, data, ""); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = s.failure(err)
-		}
-		err = errors.Join(err, s.stop())
-	}()
-	public, err := s.publicURL(ctx)
+	if t.public, err = t.server.publicURL(ctx); err != nil {
+		return nil, t.end(err)
+	}
+	if t.issuer, err = fetchCertificate(t.public + "/chain/issuing.pem"); err != nil {
+		return nil, t.end(err)
+	}
+	if t.address, err = netip.ParseAddrPort(strings.TrimPrefix(t.public, "http://")); err != nil {
+		return nil, t.end(err)
+	}
+	return t, nil
+}
+
+// end stops the server, whose last words are added to an error.
+func (t *ocspTarget) end(err error) error {
+	if err != nil {
+		err = t.server.failure(err)
+	}
+	return errors.Join(err, t.server.stop())
+}
+
+func ocspOurs(ctx context.Context, o options, report *ocspReport) (a *answered, err error) {
+	t, err := startOCSP(ctx, o, max(o.serials, kept))
 	if err != nil {
 		return nil, err
 	}
-	issuer, err := fetchCertificate(public + "/chain/issuing.pem")
-	if err != nil {
-		return nil, err
-	}
-	address, err := netip.ParseAddrPort(strings.TrimPrefix(public, "http://"))
-	if err != nil {
-		return nil, err
-	}
-	few, err := ask(issuer, serials[:kept], "/ocsp/")
+	defer func() { err = t.end(err) }()
+	few, err := ask(t.issuer, t.serials[:kept], "/ocsp/")
 	if err != nil {
 		return nil, err
 	}
 	run := func(name string, next func(int, int) []byte, check func(int, []byte) error) error {
-		return report.run(ctx, o, "certwright", name, address, s.pid(), next, check)
+		return report.run(ctx, o, "certwright", name, t.address, t.server.pid(), next, check)
 	}
 	if err := run("cached GET", few.get, few.good); err != nil {
 		return nil, err
@@ -265,18 +283,18 @@ func ocspOurs(ctx context.Context, o options, report *ocspReport) (a *answered, 
 	if err := run("POST with nonce", next, check); err != nil {
 		return nil, err
 	}
-	if len(serials) > kept {
-		many, err := ask(issuer, serials, "/ocsp/")
+	if len(t.serials) > kept {
+		many, err := ask(t.issuer, t.serials, "/ocsp/")
 		if err != nil {
 			return nil, err
 		}
-		if err := run(fmt.Sprintf("GET of %d in turn", len(serials)), many.get, many.good); err != nil {
+		if err := run(fmt.Sprintf("GET of %d in turn", len(t.serials)), many.get, many.good); err != nil {
 			return nil, err
 		}
 	}
 	a = &answered{asked: few}
 	for _, text := range few.base64 {
-		der, err := fetch(public + "/ocsp/" + text)
+		der, err := fetch(t.public + "/ocsp/" + text)
 		if err != nil {
 			return nil, err
 		}
