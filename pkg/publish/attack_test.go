@@ -189,8 +189,9 @@ func TestAttacks(t *testing.T) {
 	t.Run("silent, one source", func(t *testing.T) {
 		stop := a.attackers(t, n, many[:1], nil)
 		a.served(t, asks)
-		if m := l.Metrics(); n > publish.DefaultMaxConnsPerSource && m.Evicted == 0 {
-			t.Errorf("one source has %d connections: %+v", n, m)
+		// Whether anybody had to be cut off depends on how fast this machine connects: TestSilentConnections sees to that.
+		if m := l.Metrics(); m.Open > publish.DefaultMaxConnsPerSource+asks+1 { // the honest ones may not have ended yet
+			t.Errorf("one source has as many connections as it likes: %+v", m)
 		}
 		stop()
 	})

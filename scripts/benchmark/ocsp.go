@@ -51,6 +51,7 @@ const (
 	ocspMediaType = "application/ocsp-response"
 	nonceOctets   = 16
 	responderName = "OCSP responder"
+	ours          = "certwright"
 )
 
 // ocspReport is everything that «ocsp» measures.
@@ -271,7 +272,7 @@ func ocspOurs(ctx context.Context, o options, report *ocspReport) (a *answered, 
 		return nil, err
 	}
 	run := func(name string, next func(int, int) []byte, check func(int, []byte) error) error {
-		return report.run(ctx, o, "certwright", name, t.address, t.server.pid(), next, check)
+		return report.run(ctx, o, ours, name, t.address, t.server.pid(), next, check)
 	}
 	if err := run("cached GET", few.get, few.good); err != nil {
 		return nil, err
@@ -412,12 +413,19 @@ func fetchCertificate(address string) (*x509.Certificate, error) {
 // run puts a server under one load, reports it, and keeps the report.
 func (r *ocspReport) run(ctx context.Context, o options, server, name string, address netip.AddrPort, pid int, next func(int, int) []byte, check func(int, []byte) error) error {
 	var edges []usage
+	var perf *process
 	p := &poller{
 		address: address, next: next, check: check, connections: o.connections, duration: o.duration,
 		edge: func() error {
 			u, err := usageOf(pid, 0)
-			edges = append(edges, u)
-			return err
+			if edges = append(edges, u); err != nil || o.profile == "" || server != ours {
+				return err
+			}
+			if len(edges) == 1 {
+				perf, err = startPerf(fmt.Sprintf("%s.%d", o.profile, len(r.Runs)+1), pid, 0)
+				return err
+			}
+			return perf.stopPerf()
 		},
 	}
 	out, err := p.run(ctx)
@@ -446,14 +454,14 @@ func (r *ocspReport) run(ctx context.Context, o options, server, name string, ad
 
 // compare tells how the others stand to our answers from the cache, and ours to the goals.
 func (r *ocspReport) compare() {
-	ours := r.Runs[0]
+	first := r.Runs[0]
 	fmt.Println()
 	for _, run := range r.Runs {
-		if run.Server != ours.Server {
-			fmt.Printf("certwright, %s : %s, %s   answers/s %.2f x, CPU %.2f x\n", ours.Load, run.Server, run.Load, ours.PerSecond/run.PerSecond, ours.CPU/run.CPU)
+		if run.Server != first.Server {
+			fmt.Printf("certwright, %s : %s, %s   answers/s %.2f x, CPU %.2f x\n", first.Load, run.Server, run.Load, first.PerSecond/run.PerSecond, first.CPU/run.CPU)
 		}
 	}
-	fmt.Printf("goals       cached GET %.2f x %d us, %.2f x %d/s; with a nonce %.2f x %d us", ours.CPU/goalCached, goalCached, ours.PerSecond/goalPerSecond, goalPerSecond, r.Runs[1].CPU/goalNonce, goalNonce)
+	fmt.Printf("goals       cached GET %.2f x %d us, %.2f x %d/s; with a nonce %.2f x %d us", first.CPU/goalCached, goalCached, first.PerSecond/goalPerSecond, goalPerSecond, r.Runs[1].CPU/goalNonce, goalNonce)
 	if r.Serials > kept {
 		fmt.Printf("; memory %.2f x %.0f MB", float64(r.Runs[2].PeakRSS)/goalMemory, goalMemory/1e6)
 	}
