@@ -12,4 +12,11 @@ func RenderConfig(c Config, d pki.Device) (Binding, error) {
 }
 
 // PointOf returns a point with these settings, which must be valid.
-func PointOf(c Config) *Point { return &Point{config: c} }
+func PointOf(c Config) *Point {
+	c.Name = orDefault(c.Name, DefaultPoint)
+	n, err := parseNames(c.Subject, c.SANs)
+	if err != nil {
+		panic(err)
+	}
+	return &Point{config: c, names: n}
+}
