@@ -27,7 +27,7 @@ const (
 var floors = [][]string{
 	0: {"api", "migrations", "web", "pkg", "pkg/fault", "pkg/internal/pgtest", "pkg/internal/scepraw"},
 	1: {"pkg/pki", "pkg/der", "pkg/keys", "pkg/groupcommit", "pkg/clock", "pkg/document"},
-	2: {"pkg/profile", "pkg/settings", "pkg/csr", "pkg/cms", "pkg/audit", "pkg/problem"},
+	2: {"pkg/webhook", "pkg/profile", "pkg/settings", "pkg/csr", "pkg/cms", "pkg/audit", "pkg/problem"},
 	3: {"pkg/store"},
 	4: {"pkg/store/postgres", "pkg/store/sqlite", "pkg/store/storetest"},
 	5: {"pkg/issuer", "pkg/auth", "pkg/lease", "pkg/device", "pkg/enrollment", "pkg/watch", "pkg/transfer"},
