@@ -67,9 +67,10 @@ type Device struct {
 	Returns         int    // tries to come back with a certificate that has ended
 
 	// Its certificates that were issued up to RevokeUntil are to be revoked for RevokeReason; zero when nothing is left to
-	// do.
-	RevokeReason Reason
-	RevokeUntil  time.Time
+	// do. RevokeProfile, when not empty, leaves out those of other profiles.
+	RevokeReason  Reason
+	RevokeUntil   time.Time
+	RevokeProfile string
 }
 
 // DeviceProtocol is what a device's client was seen to use. The zero value is a device that was not seen.

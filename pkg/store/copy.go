@@ -252,6 +252,7 @@ func Tables() []Table {
 			orMoment("first_seen_at"), orMoment("last_seen_at"), text("last_source"), text("last_point"), text("protocol"), orOctets("certificate"),
 			orInteger("issuer_key_id"), orOctets("serial"), orMoment("not_after"), integer("failures"), integer("renewal_failures"),
 			orMoment("failed_at"), text("failure"), integer("returns"), integer("revoke_reason"), orMoment("revoke_until"), text("search_text"),
+			text("revoke_profile"),
 		}},
 		{Name: "notification", Key: []string{"id"}, Columns: []Column{
 			text("id"), text("point"), octets("body"), moment("created_at"), moment("next_at"), integer("attempts"), text("error"),

@@ -1,11 +1,16 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/certwright/certwright/pkg/audit"
+	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/pki"
 )
 
@@ -16,8 +21,10 @@ var ErrDeviceRefused = errors.New("the device is blocked or retired")
 //
 // A device comes into it by CreateDevices, by CreateChallenges with its id, or by RecordIssuance with its id; the last two
 // leave a record that exists as it is, save that RecordIssuance notes the certificate as the newest, makes an expected
-// device enrolled, and sets what counts refusals to zero. RecordIssuance refuses a device that is blocked or retired,
-// with a PolicyRefused that wraps ErrDeviceRefused, and so do PutEnrollment and CreateChallenges.
+// device enrolled (its next version), and sets what counts refusals to zero. RecordIssuance refuses a device that is
+// blocked or retired, with a PolicyRefused that wraps ErrDeviceRefused, and so do CreateChallenges and, for a request that
+// is to wait, PutEnrollment. They look in their own transaction: once ChangeDevice has returned, nothing is written for
+// the device that its new status forbids.
 type Devices interface {
 	// CreateDevices writes new devices, all or none. Conflict, with the first id that exists.
 	CreateDevices(ctx context.Context, ds []pki.Device, record audit.Record) error
@@ -25,7 +32,7 @@ type Devices interface {
 	Device(ctx context.Context, id string) (pki.Device, error)
 	// ListDevices returns a page in the order of ids (as octets).
 	ListDevices(ctx context.Context, f DeviceFilter, p Page) ([]pki.Device, string, error)
-	// CountDevices counts up to limit and then stops.
+	// CountDevices counts up to limit and then stops: a result of limit means "that many or more".
 	CountDevices(ctx context.Context, f DeviceFilter, limit int) (int, error)
 	// ChangeDevice writes what people say of a device, in place of what they said before. NotFound; ErrStale when the
 	// device's version is not one less than the given one.
@@ -47,7 +54,8 @@ type Devices interface {
 // DeviceChange is what people say of a device.
 type DeviceChange struct {
 	// Device's ID names it, and Version is one more than the one that was read. Written are Status, Group, Owner, Labels,
-	// Subject, SANs, Note, Reason, ChangedAt, ChangedBy, and RevokeReason and RevokeUntil unless the latter is zero.
+	// Subject, SANs, Note, Reason, ChangedAt, ChangedBy, and, unless RevokeUntil is zero, it, RevokeReason and
+	// RevokeProfile.
 	Device pki.Device
 	// EndChallenges revokes the device's challenges that are open.
 	EndChallenges bool
@@ -62,8 +70,8 @@ type DeviceFilter struct {
 	Labels map[string]string // all of
 	Text   string            // substring of id, group, owner, labels, subject or SANs, letter case ignored
 	Point  string            // where it was seen last
-	// Of the newest certificate, the first inclusive and the second exclusive; zero: no bound. One that is revoked does not
-	// match.
+	// Of the newest certificate, the first inclusive and the second exclusive; zero: no bound. One that is revoked or on
+	// hold does not match.
 	NotAfterFrom, NotAfterTo time.Time
 	SeenFrom, SeenTo         time.Time // last seen, likewise
 	Failing                  bool      // some request was refused since the newest certificate
@@ -104,4 +112,145 @@ type GroupFigures struct {
 	Ended, In7, In30, In90, Revoked int
 	// Enrolled or expected ones with a request that was refused since the newest certificate, and with a renewal among them.
 	Failing, FailingRenewals int
+}
+
+// RefuseDevice returns what is said of a device that may have nothing.
+func RefuseDevice(id string) error {
+	return fault.Wrap(fault.PolicyRefused, ErrDeviceRefused, "the device %q is blocked or retired", id)
+}
+
+// DeviceBusy returns what is said of a device for which SupersedeDevice comes too early.
+func DeviceBusy(id string) error {
+	return fault.New(fault.Unavailable, "other certificates of the device %q are still to be revoked", id).WithRetryAfter(2 * time.Second)
+}
+
+// Device returns the record that the issuance makes of a device that is not in the registry.
+func (i *Issuance) Device() pki.Device {
+	c := &i.Certificate
+	d := pki.Device{
+		ID: c.Device, Version: 1, Status: pki.DeviceEnrolled, CreatedAt: c.IssuedAt, CreatedBy: c.Requester, ChangedAt: c.IssuedAt, ChangedBy: c.Requester,
+		FirstSeenAt: c.IssuedAt, LastSeenAt: c.IssuedAt, LastSource: c.Source,
+		Certificate: c.Fingerprint, IssuerKeyID: c.IssuerKeyID, Serial: c.Serial, NotAfter: c.NotAfter,
+	}
+	if i.Enrollment != nil {
+		d.LastPoint = i.Enrollment.Enrollment.Point
+	}
+	if i.SupersedeDevice {
+		d.RevokeReason, d.RevokeProfile = pki.Superseded, c.Profile
+		d.RevokeUntil = c.IssuedAt.Truncate(time.Microsecond).Add(-time.Microsecond)
+	}
+	return d
+}
+
+// ExpectedDevices returns the records that challenges make of devices that are not in the registry, in the order of ids.
+func ExpectedDevices(cs []pki.Challenge) []pki.Device {
+	var ds []pki.Device
+	for _, c := range cs {
+		if c.Device != "" {
+			ds = append(ds, pki.Device{
+				ID: c.Device, Version: 1, Status: pki.DeviceExpected, CreatedAt: c.CreatedAt, CreatedBy: c.CreatedBy, ChangedAt: c.CreatedAt, ChangedBy: c.CreatedBy,
+			})
+		}
+	}
+	byID := func(a, b pki.Device) int { return cmp.Compare(a.ID, b.ID) }
+	slices.SortStableFunc(ds, byID)
+	return slices.CompactFunc(ds, func(a, b pki.Device) bool { return a.ID == b.ID })
+}
+
+// DeviceText is what DeviceFilter.Text is looked for in, in lower case.
+func DeviceText(d *pki.Device) string {
+	parts := []string{d.ID, d.Group, d.Owner}
+	for _, name := range slices.Sorted(maps.Keys(d.Labels)) {
+		parts = append(parts, name+"="+d.Labels[name])
+	}
+	const seam = "\x1f" // keeps a match from running from one part into the next
+	return strings.ToLower(strings.Join(append(append(parts, d.Subject), d.SANs...), seam))
+}
+
+// Sighting is all that is to be noted of one device: the fields as Contact has them, and counts.
+type Sighting struct {
+	Contact
+	First    time.Time
+	FailedAt time.Time
+
+	Failures, RenewalFailures, Returns int
+}
+
+// Sightings gathers contacts by device, in the order of ids.
+func Sightings(contacts []Contact) []Sighting {
+	byID := map[string]*Sighting{}
+	for _, c := range contacts {
+		s := byID[c.Device]
+		if s == nil {
+			s = &Sighting{Contact: Contact{Device: c.Device}, First: c.At}
+			byID[c.Device] = s
+		}
+		if c.At.Before(s.First) {
+			s.First = c.At
+		}
+		if c.At.After(s.At) {
+			s.At = c.At
+		}
+		s.Source, s.Point, s.Failure = cmp.Or(c.Source, s.Source), cmp.Or(c.Point, s.Point), cmp.Or(c.Failure, s.Failure)
+		s.Protocol = cmp.Or(c.Protocol, s.Protocol)
+		if c.Return {
+			s.Returns++
+		}
+		if c.Failure == "" {
+			continue
+		}
+		s.FailedAt = c.At
+		s.Failures++
+		if c.Renewal {
+			s.RenewalFailures++
+		}
+	}
+	all := make([]Sighting, 0, len(byID))
+	for _, id := range slices.Sorted(maps.Keys(byID)) {
+		all = append(all, *byID[id])
+	}
+	return all
+}
+
+// SumRefusals adds up those that are alike, in the order of day, point, kind, reason.
+func SumRefusals(refusals []Refusal) []Refusal {
+	sums := map[Refusal]int64{}
+	for _, r := range refusals {
+		n := r.Number
+		r.Number = 0
+		sums[r] += n
+	}
+	all := make([]Refusal, 0, len(sums))
+	for r, n := range sums {
+		r.Number = n
+		all = append(all, r)
+	}
+	slices.SortFunc(all, func(a, b Refusal) int {
+		return cmp.Or(cmp.Compare(a.Day, b.Day), cmp.Compare(a.Point, b.Point), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Reason, b.Reason))
+	})
+	return all
+}
+
+// FleetFigures gathers figures of groups, in the order of names. Several of one group and status are added up.
+type FleetFigures map[string]*GroupFigures
+
+// Add adds n devices of a group and a status.
+func (m FleetFigures) Add(group string, status pki.DeviceStatus, n int, f GroupFigures) {
+	g := m[group]
+	if g == nil {
+		g = &GroupFigures{Group: group, Status: map[pki.DeviceStatus]int{}}
+		m[group] = g
+	}
+	g.Status[status] += n
+	g.Ended, g.In7, g.In30, g.In90, g.Revoked = g.Ended+f.Ended, g.In7+f.In7, g.In30+f.In30, g.In90+f.In90, g.Revoked+f.Revoked
+	g.Failing, g.FailingRenewals = g.Failing+f.Failing, g.FailingRenewals+f.FailingRenewals
+}
+
+// Fleet returns the figures.
+func (m FleetFigures) Fleet() Fleet {
+	var f Fleet
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		f.Groups = append(f.Groups, *m[name])
+	}
+	return f
 }

@@ -30,7 +30,8 @@ type PointChange struct {
 
 // Challenges keeps one-time enrollment challenges.
 type Challenges interface {
-	// CreateChallenges writes challenges, all or none. Conflict when an id exists.
+	// CreateChallenges writes challenges, all or none. Conflict when an id exists, PolicyRefused with ErrDeviceRefused when a
+	// device is blocked or retired; one that nobody knows becomes expected.
 	CreateChallenges(ctx context.Context, cs []pki.Challenge, record audit.Record) error
 	// Challenge returns one by its id; NotFound if there is none.
 	Challenge(ctx context.Context, id string) (pki.Challenge, error)
@@ -69,7 +70,8 @@ type Enrollments interface {
 	// there is none.
 	Successor(ctx context.Context, f pki.Fingerprint) (pki.Certificate, error)
 	// PutEnrollment writes a request that is to wait, or a person's decision. ErrStale when the row has another version
-	// than the one before; ErrChallengeUsed.
+	// than the one before; ErrChallengeUsed; PolicyRefused with ErrDeviceRefused when it is to wait and its device is
+	// blocked or retired.
 	PutEnrollment(ctx context.Context, c EnrollmentChange) error
 	// PruneEnrollments forgets rows that ended before the given time, with their secrets, at most limit, and tells how
 	// many. It is no change in the sense of the contract.

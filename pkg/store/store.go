@@ -70,6 +70,7 @@ type Store interface {
 	RACertificates
 	Secrets
 	Notifications
+	Devices
 	io.Closer
 
 	// Head returns the newest change. It is cheap enough to be polled several times a second.
@@ -151,7 +152,8 @@ type Certificates interface {
 	// RecordIssuance writes the certificate, its audit record, and what else the issuance says, after it has looked in
 	// the same transaction whether the certificate may be issued. ErrSerialTaken when the issuer has used the serial
 	// number; Conflict when the fingerprint exists, and with an IssuedBeforeError when Idempotency's ID has been used;
-	// BadPublicKey when the key is blocked; PolicyRefused when Predecessor is not good.
+	// BadPublicKey when the key is blocked; PolicyRefused when Predecessor is not good, and with ErrDeviceRefused when
+	// Certificate.Device is blocked or retired.
 	RecordIssuance(ctx context.Context, i Issuance) error
 	// Certificate returns the record with this fingerprint, with its DER.
 	Certificate(ctx context.Context, f pki.Fingerprint) (pki.Certificate, error)
@@ -179,7 +181,11 @@ type Issuance struct {
 	// Enrollment, when not nil, is written with the certificate, which its Issued names. RecordIssuance then also returns
 	// ErrStale and ErrChallengeUsed, as PutEnrollment.
 	Enrollment *EnrollmentChange
-	Record     audit.Record
+	// SupersedeDevice has the certificates of Certificate.Device that are of the same profile and were issued before this
+	// one revoked as superseded: the device's RevokeUntil says so with this issuance. Unavailable, to be tried again, while
+	// others of its certificates are still to be revoked.
+	SupersedeDevice bool
+	Record          audit.Record
 }
 
 // CertificateFilter narrows a list. The zero value matches everything; several fields must all match.

@@ -279,9 +279,12 @@ func cursor(list string, place []byte) string {
 	return base64.RawURLEncoding.EncodeToString(append(place, check[:cursorCheck]...))
 }
 
+// maxCursor bounds what is looked at: the longest place is the id of a device.
+const maxCursor = 1000
+
 func parseCursor(list, text string) ([]byte, error) {
 	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err == nil && len(text) < 100 && len(b) > cursorCheck {
+	if err == nil && len(text) <= maxCursor && len(b) > cursorCheck {
 		place := b[: len(b)-cursorCheck : len(b)-cursorCheck]
 		if cursor(list, place) == text {
 			return place, nil

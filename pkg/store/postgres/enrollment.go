@@ -82,8 +82,12 @@ const challengesAtOnce = 1000
 
 // CreateChallenges implements store.Challenges.
 func (s *Store) CreateChallenges(ctx context.Context, cs []pki.Challenge, record audit.Record) error {
+	devices := store.ExpectedDevices(cs)
 	return s.write(ctx, "creating challenges", nil, func(t *tx) error {
 		t.seals = sealing{records: []audit.Record{record}}
+		if err := expectDevices(ctx, t, devices); err != nil {
+			return err
+		}
 		for some := range slices.Chunk(cs, challengesAtOnce) {
 			if err := insertChallenges(ctx, t, some); err != nil {
 				return err
@@ -392,7 +396,12 @@ func (s *Store) ListEnrollments(ctx context.Context, f store.EnrollmentFilter, p
 
 // PutEnrollment implements store.Enrollments.
 func (s *Store) PutEnrollment(ctx context.Context, c store.EnrollmentChange) error {
-	first := func(b *pgx.Batch) { queueEnrollments(b, []*store.EnrollmentChange{&c}) }
+	first := func(b *pgx.Batch) {
+		if c.Enrollment.State == pki.EnrollmentPending && c.Enrollment.Device != "" {
+			queueServed(b, c.Enrollment.Device)
+		}
+		queueEnrollments(b, []*store.EnrollmentChange{&c})
+	}
 	return s.write(ctx, "writing an enrollment", first, func(t *tx) error {
 		t.seals = sealing{records: []audit.Record{c.Record}}
 		return nil

@@ -43,6 +43,8 @@ var rights = []struct{ table, privileges string }{
 	{"challenge", "SELECT, INSERT, UPDATE"},
 	{"enrollment", "SELECT, INSERT, UPDATE, DELETE"},
 	{"notification", "SELECT, INSERT, UPDATE, DELETE"},
+	{"device", "SELECT, INSERT, UPDATE"},
+	{"refusal", "SELECT, INSERT, UPDATE"},
 	{"crl_part", "SELECT, INSERT, DELETE"},
 	{"lease", "SELECT, INSERT, UPDATE"},
 }

@@ -93,11 +93,17 @@ func queueIdempotency(b *pgx.Batch, ops []*issuance) {
 	})
 }
 
-// apart takes out the operations whose ID is that of an earlier one: they can be decided only when that one has been.
+// apart takes out the operations whose ID is that of an earlier one, and those that supersede what an earlier one issues
+// to their device or the other way round: they can be decided only when that one has been.
 func apart(ops []*issuance) (first, twins []*issuance) {
 	seen := make(map[[32]byte]bool)
+	devices := make(map[string]bool) // whether others are superseded
 	for i, op := range ops {
-		twin := op.Idempotency != nil && seen[op.Idempotency.ID]
+		supersedes, known := devices[op.Certificate.Device]
+		twin := op.Idempotency != nil && seen[op.Idempotency.ID] || known && (supersedes || op.SupersedeDevice)
+		if op.Certificate.Device != "" {
+			devices[op.Certificate.Device] = supersedes || op.SupersedeDevice
+		}
 		switch {
 		case twin && twins == nil:
 			first = slices.Clone(ops[:i])

@@ -150,6 +150,10 @@ func (s *Store) tryIssuances(ctx context.Context, ops []*issuance) error {
 	certificates := make([]*pki.Certificate, len(ops))
 	var reserve [][]byte
 	var enrollments []*store.EnrollmentChange
+	enroll, err := newDeviceRows(ops)
+	if err != nil {
+		return err
+	}
 	for i, op := range sorted {
 		certificates[i] = &op.Certificate
 		if op.Enrollment != nil {
@@ -165,10 +169,11 @@ func (s *Store) tryIssuances(ctx context.Context, ops []*issuance) error {
 		records[i], canonical[i] = op.Record, op.canonical
 	}
 	first := func(b *pgx.Batch) {
-		// What may refuse comes first, and holds rows in this order: those of requests, of certificates, of keys.
+		// What may refuse comes first, and holds rows in this order: those of requests, of certificates, of keys, of devices.
 		queueIdempotency(b, sorted)
 		queuePredecessors(b, sorted)
 		queueBlockedKeys(b, sorted)
+		enroll.queue(b)
 		queueCertificates(b, certificates)
 		queueEnrollments(b, enrollments)
 		if len(reserve) > 0 {

@@ -32,8 +32,18 @@ func (s *Store) RecordIssuance(ctx context.Context, i store.Issuance) error {
 					return err
 				}
 			}
+			if i.Certificate.Device != "" {
+				if err := t.admitDevice(&i); err != nil {
+					return err
+				}
+			}
 			if err := t.insertCertificate(row); err != nil {
 				return err
+			}
+			if i.Certificate.Device != "" {
+				if err := t.noteIssuance(&i); err != nil {
+					return err
+				}
 			}
 			if err := t.claimIdempotency(&i); err != nil {
 				return err

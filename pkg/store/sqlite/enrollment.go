@@ -76,7 +76,11 @@ func (s *Store) CreateChallenges(ctx context.Context, cs []pki.Challenge, r audi
 			return fault.Wrap(fault.Internal, err, "encoding the SANs")
 		}
 	}
+	devices := store.ExpectedDevices(cs)
 	return s.write(ctx, &op{whole: true, records: sealed(r), apply: func(t *tx) error {
+		if err := t.expectDevices(devices); err != nil {
+			return err
+		}
 		for i, c := range cs {
 			err := t.exec(`
 				INSERT INTO challenge (id, hash, point, profile, subject, sans, device, note, created_at, created_by, expires_at, used_at, used_by, revoked_at, failures, batch)
@@ -334,6 +338,11 @@ func (s *Store) ListEnrollments(ctx context.Context, f store.EnrollmentFilter, p
 // PutEnrollment writes a request that is to wait, or a decision.
 func (s *Store) PutEnrollment(ctx context.Context, c store.EnrollmentChange) error {
 	return s.write(ctx, &op{records: sealed(c.Record), apply: func(t *tx) error {
+		if c.Enrollment.State == pki.EnrollmentPending && c.Enrollment.Device != "" {
+			if err := t.servesDevice(c.Enrollment.Device); err != nil {
+				return err
+			}
+		}
 		if err := t.admitEnrollment(&c); err != nil {
 			return err
 		}

@@ -323,8 +323,11 @@ func newCursor(kind byte, position []byte) string {
 	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b)))
 }
 
+// maxCursor bounds what is looked at: the longest place is the id of a device.
+const maxCursor = 1000
+
 func parseCursor(kind byte, cursor string) ([]byte, error) {
-	if len(cursor) > 100 {
+	if len(cursor) > maxCursor {
 		return nil, errCursor()
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(cursor)

@@ -106,6 +106,7 @@ func (e *env) fill() {
 	}
 	e.fillEnrollments()
 	e.fillNotifications()
+	e.fillDevices()
 	if err := e.RecordAudit(ctx, record("test.one", base.Add(2*time.Hour)), record("test.two", base)); err != nil {
 		t.Fatalf("RecordAudit: %v", err)
 	}
