@@ -308,26 +308,42 @@ func (t *OCSPTemplate) basicSize(data, signature []byte) int {
 // the ResponseData, the signature over exactly these octets and the embedded
 // certificates.
 func (t *OCSPTemplate) AppendBasicOCSPResponse(dst, data, signature []byte) []byte {
+	return append(t.appendSigned(dst, data, signature), t.certificates...)
+}
+
+// appendSigned appends a BasicOCSPResponse up to the embedded certificates.
+func (t *OCSPTemplate) appendSigned(dst, data, signature []byte) []byte {
 	dst = AppendHeader(dst, tagSequence, t.basicSize(data, signature))
 	dst = append(dst, data...)
 	dst = append(dst, t.algorithm.identifier...)
-	dst = AppendBitString(dst, signature)
-	return append(dst, t.certificates...)
+	return AppendBitString(dst, signature)
 }
 
 // AppendOCSPResponse appends a complete, successful OCSPResponse around the
 // BasicOCSPResponse of the same arguments: what goes to the client.
 func (t *OCSPTemplate) AppendOCSPResponse(dst, data, signature []byte) []byte {
+	return append(t.AppendOCSPResponseHead(dst, data, signature), t.certificates...)
+}
+
+// AppendOCSPResponseHead appends an OCSPResponse without its end, which is the
+// same for all of a template: see [OCSPTemplate.Certificates]. Who keeps many
+// keeps that only once.
+func (t *OCSPTemplate) AppendOCSPResponseHead(dst, data, signature []byte) []byte {
 	const successful = "\x0a\x01\x00"
 	basic := SizeTLV(t.basicSize(data, signature))
 	responseBytes := len(oidOCSPBasic) + SizeTLV(basic)
 	n := len(successful) + SizeTLV(SizeTLV(responseBytes))
-	dst = slices.Grow(dst, SizeTLV(n))
+	dst = slices.Grow(dst, SizeTLV(n)-len(t.certificates))
 	dst = AppendHeader(dst, tagSequence, n)
 	dst = append(dst, successful...)
 	dst = AppendHeader(dst, 0xa0, SizeTLV(responseBytes))
 	dst = AppendHeader(dst, tagSequence, responseBytes)
 	dst = append(dst, oidOCSPBasic...)
 	dst = AppendHeader(dst, tagOctetString, basic)
-	return t.AppendBasicOCSPResponse(dst, data, signature)
+	return t.appendSigned(dst, data, signature)
 }
+
+// Certificates returns the last octets of each OCSPResponse, certs of
+// BasicOCSPResponse with its tag. They are the template's own and must not be
+// written to.
+func (t *OCSPTemplate) Certificates() []byte { return t.certificates }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/certwright/certwright/pkg/der"
 	"github.com/certwright/certwright/pkg/pki"
 )
 
@@ -22,6 +23,7 @@ type shard struct {
 	limit      int
 	generation uint64           // guarded by mu; counted up by each change of a status in this shard
 	entries    map[name]*entry  // guarded by mu
+	statuses   map[issued]known // guarded by mu; for answers that are not kept
 	flights    map[name]*flight // guarded by mu; answers in the making
 }
 
@@ -31,6 +33,21 @@ type name struct {
 	serial      pki.SerialNumber
 	hash        crypto.Hash
 	noParams    bool
+}
+
+// issued is a certificate.
+type issued struct {
+	issuerKeyID int64
+	serial      pki.SerialNumber
+}
+
+// known is what the store has said of a certificate that was issued. Like a kept answer it holds until its generation ends,
+// and is asked for anew after a while.
+type known struct {
+	status         der.CertStatus
+	revocationTime time.Time
+	reason         int
+	from, until    time.Time
 }
 
 // entry is a kept answer. It never changes.
@@ -56,6 +73,7 @@ func newCache(entries int) *cache {
 		c.shards[i].limit = max(1, entries/shards)
 		c.shards[i].entries = map[name]*entry{}
 		c.shards[i].flights = map[name]*flight{}
+		c.shards[i].statuses = map[issued]known{}
 	}
 	return c
 }
@@ -100,6 +118,7 @@ func (c *cache) forget(issuerKeyID int64, serial pki.SerialNumber) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.generation++
+	delete(s.statuses, issued{issuerKeyID, serial})
 	for _, hash := range [...]crypto.Hash{crypto.SHA1, crypto.SHA256} {
 		for _, noParams := range [...]bool{false, true} {
 			delete(s.entries, name{issuerKeyID, serial, hash, noParams})
@@ -113,8 +132,35 @@ func (c *cache) forgetAll() {
 		s.mu.Lock()
 		s.generation++
 		clear(s.entries)
+		clear(s.statuses)
 		s.mu.Unlock()
 	}
+}
+
+// known returns what the store has said of a certificate, if that still holds.
+func (c *cache) known(issuerKeyID int64, serial pki.SerialNumber, now time.Time) (known, bool) {
+	s := c.shard(issuerKeyID, serial)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k, ok := s.statuses[issued{issuerKeyID, serial}]
+	return k, ok && now.Before(k.until) && !now.Before(k.from)
+}
+
+// learn keeps what the store has said of a certificate, unless its generation has ended.
+func (c *cache) learn(issuerKeyID int64, serial pki.SerialNumber, generation uint64, k known) {
+	s := c.shard(issuerKeyID, serial)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.generation != generation {
+		return
+	}
+	if len(s.statuses) >= s.limit {
+		for victim := range s.statuses { // any
+			delete(s.statuses, victim)
+			break
+		}
+	}
+	s.statuses[issued{issuerKeyID, serial}] = k
 }
 
 func (c *cache) len() int {

@@ -13,5 +13,6 @@
 // A change of a status drops the kept answer ([Responder.Forget], [Responder.Follow]), and every answer in the making:
 // kept answers stand in shards, each with a generation that a change counts up. An answer notes the generation before
 // it asks the store, and is given, and kept, only if the generation is still the same, else it is made anew. So once
-// Forget has returned, no answer rests on what the store said before.
+// Forget has returned, no answer rests on what the store said before. Answers with a nonce are not kept, and are signed
+// each; what the store said of their certificates is, in the same shards and under the same rules.
 package ocsp

@@ -74,10 +74,12 @@ func (s ResponseStatus) String() string {
 	return fmt.Sprintf("responseStatus(%d)", int(s))
 }
 
-// Answer is an OCSPResponse and what HTTP must know of it. Its DER may be shared and must not be written to.
+// Answer is an OCSPResponse and what HTTP must know of it. What its slices point to is shared and must not be written to.
 type Answer struct {
 	Status ResponseStatus
-	DER    []byte
+	// The OCSPResponse is head and then tail, which all answers of a delegate have in common: the embedded certificates, two
+	// thirds of it.
+	head, tail []byte
 	// Cacheable says that others may get the same answer until MaxAge from now has passed. The fields below are set
 	// for such answers only.
 	Cacheable  bool
@@ -90,12 +92,21 @@ type Answer struct {
 	Fields []byte
 }
 
+// Size returns the OCSPResponse's octets.
+func (a *Answer) Size() int { return len(a.head) + len(a.tail) }
+
+// AppendDER appends the OCSPResponse.
+func (a *Answer) AppendDER(dst []byte) []byte { return append(append(dst, a.head...), a.tail...) }
+
+// DER returns a copy of the OCSPResponse.
+func (a *Answer) DER() []byte { return a.AppendDER(make([]byte, 0, a.Size())) }
+
 // unsigned are the answers that need no key (RFC 6960, Section 2.3).
 var unsigned = map[ResponseStatus]Answer{
-	MalformedRequest: {Status: MalformedRequest, DER: []byte(der.OCSPMalformedRequest)},
-	InternalError:    {Status: InternalError, DER: []byte(der.OCSPInternalError)},
-	TryLater:         {Status: TryLater, DER: []byte(der.OCSPTryLater)},
-	Unauthorized:     {Status: Unauthorized, DER: []byte(der.OCSPUnauthorized)},
+	MalformedRequest: {Status: MalformedRequest, head: []byte(der.OCSPMalformedRequest)},
+	InternalError:    {Status: InternalError, head: []byte(der.OCSPInternalError)},
+	TryLater:         {Status: TryLater, head: []byte(der.OCSPTryLater)},
+	Unauthorized:     {Status: Unauthorized, head: []byte(der.OCSPUnauthorized)},
 }
 
 // Malformed is the answer to what cannot even be read as a request.
@@ -312,9 +323,7 @@ func (r *Responder) kept(ctx context.Context, key *issuer.Key, req *Request) Ans
 	defer cancel()
 	f.answer = r.fresh(ctx, key, req, func(now time.Time, gens []uint64, a Answer) bool {
 		a.Cacheable = true
-		sum := sha256.Sum256(a.DER)
-		a.ETag = `"` + hex.EncodeToString(sum[:16]) + `"`
-		a.Fields = fields(&a)
+		a.ETag, a.Fields = fields(&a)
 		// Made anew at half its time, so that whoever gets it can use it for long enough.
 		refresh := now.Add(a.NextUpdate.Sub(now) / 2)
 		return shard.put(name, f, gens[0], entry{answer: a, refresh: refresh})
@@ -326,11 +335,16 @@ func (r *Responder) kept(ctx context.Context, key *issuer.Key, req *Request) Ans
 }
 
 // fields writes what every HTTP response with the answer says of it.
-func fields(a *Answer) []byte {
-	b := a.ThisUpdate.UTC().AppendFormat([]byte("Last-Modified: "), http.TimeFormat)
-	b = a.NextUpdate.UTC().AppendFormat(append(b, "\r\nExpires: "...), http.TimeFormat)
-	b = append(append(b, "\r\nETag: "...), a.ETag...)
-	return append(b, "\r\n"...)
+func fields(a *Answer) (etag string, lines []byte) {
+	hash := sha256.New()
+	hash.Write(a.head)
+	hash.Write(a.tail)
+	etag = `"` + hex.EncodeToString(hash.Sum(nil)[:16]) + `"`
+	lines = make([]byte, 0, len("Last-Modified: \r\nExpires: \r\nETag: \r\n")+2*len(http.TimeFormat)+len(etag))
+	lines = a.ThisUpdate.UTC().AppendFormat(append(lines, "Last-Modified: "...), http.TimeFormat)
+	lines = a.NextUpdate.UTC().AppendFormat(append(lines, "\r\nExpires: "...), http.TimeFormat)
+	lines = append(append(lines, "\r\nETag: "...), etag...)
+	return etag, append(lines, "\r\n"...)
 }
 
 // requests is where Kept has its Requests from.
@@ -378,7 +392,7 @@ func (r *Responder) fresh(ctx context.Context, key *issuer.Key, req *Request, co
 	gens := make([]uint64, len(req.CertIDs))
 	for range maxTries {
 		r.cache.generations(key.ID, req.CertIDs, gens)
-		now, a, err := r.sign(ctx, key, req)
+		now, a, err := r.sign(ctx, key, req, gens)
 		r.note(ctx, key, err)
 		if a.Status != Successful {
 			return a
@@ -392,7 +406,7 @@ func (r *Responder) fresh(ctx context.Context, key *issuer.Key, req *Request, co
 }
 
 // sign asks the store and signs. The error is why the answer is neither signed nor the client's fault.
-func (r *Responder) sign(ctx context.Context, key *issuer.Key, req *Request) (time.Time, Answer, error) {
+func (r *Responder) sign(ctx context.Context, key *issuer.Key, req *Request, gens []uint64) (time.Time, Answer, error) {
 	now, err := r.cfg.Clock.Check()
 	if err != nil {
 		return now, unsigned[TryLater], err
@@ -412,9 +426,20 @@ func (r *Responder) sign(ctx context.Context, key *issuer.Key, req *Request) (ti
 	for i := range req.CertIDs {
 		single := &data.Responses[i]
 		single.CertID = req.CertIDs[i].Raw // RFC 6960, Section 4.2.1: the answer's CertID is the request's
-		single.Status, err = r.status(ctx, key, req.CertIDs[i].SerialNumber, single)
+		serial := req.CertIDs[i].SerialNumber
+		if known, ok := r.cache.known(key.ID, serial, now); ok {
+			single.Status, single.RevocationTime, single.Reason = known.status, known.revocationTime, known.reason
+			continue
+		}
+		single.Status, err = r.status(ctx, key, serial, single)
 		if err != nil {
 			return now, unsigned[TryLater], fmt.Errorf("asking the store for a certificate's status: %w", err)
+		}
+		if req.Nonce != nil && single.Status != der.CertStatusUnknown {
+			// Who asks with nonces gets no answers that are kept; but what the store says holds until it is forgotten, as for those.
+			r.cache.learn(key.ID, serial, gens[i], known{
+				status: single.Status, revocationTime: single.RevocationTime, reason: single.Reason, from: now, until: now.Add(nextUpdate / 2),
+			})
 		}
 		unknown = unknown || single.Status == der.CertStatusUnknown
 	}
@@ -443,10 +468,10 @@ func (r *Responder) sign(ctx context.Context, key *issuer.Key, req *Request) (ti
 	if err != nil {
 		return now, unsigned[InternalError], err
 	}
-	a.DER = s.template.AppendOCSPResponse(nil, tbs, signature)
+	a.head, a.tail = s.template.AppendOCSPResponseHead(nil, tbs, signature), s.template.Certificates()
 	if unknown {
 		// It may be issued the next second: not to be kept, by nobody.
-		return now, Answer{Status: Successful, DER: a.DER}, nil
+		return now, Answer{Status: Successful, head: a.head, tail: a.tail}, nil
 	}
 	return now, a, nil
 }

@@ -61,9 +61,9 @@ func read(t testing.TB, ca *certtest.CA, a ocsp.Answer) *xocsp.Response {
 	if a.Status != ocsp.Successful {
 		t.Fatalf("got %s, want an answer", a.Status)
 	}
-	r, err := xocsp.ParseResponse(a.DER, ca.Certificate)
+	r, err := xocsp.ParseResponse(a.DER(), ca.Certificate)
 	if err != nil {
-		t.Fatalf("ParseResponse(%x): %v", a.DER, err)
+		t.Fatalf("ParseResponse(%x): %v", a.DER(), err)
 	}
 	return r
 }
@@ -166,7 +166,7 @@ func TestUnsignedAnswers(t *testing.T) {
 			if a.Status != test.want || a.Cacheable || a.ETag != "" {
 				t.Errorf("got %+v, want %v and not to be kept", a, test.want)
 			}
-			_, err := xocsp.ParseResponse(a.DER, e.Issuing.Certificate)
+			_, err := xocsp.ParseResponse(a.DER(), e.Issuing.Certificate)
 			var re xocsp.ResponseError
 			if !errors.As(err, &re) || int(re.Status) != int(test.want) {
 				t.Errorf("x/crypto reads %v, want %v", err, test.want)
@@ -188,7 +188,7 @@ func TestUnsignedAnswers(t *testing.T) {
 		t.Fatalf("two certificates of one issuer: got %+v", a)
 	}
 	for serial, want := range map[*big.Int]int{leaf.Certificate.SerialNumber: xocsp.Good, new(big.Int).SetBytes(revoked.Serial.Bytes()): xocsp.Revoked} {
-		r, err := xocsp.ParseResponseForCert(a.DER, &x509.Certificate{SerialNumber: serial}, e.Issuing.Certificate)
+		r, err := xocsp.ParseResponseForCert(a.DER(), &x509.Certificate{SerialNumber: serial}, e.Issuing.Certificate)
 		if err != nil || r.Status != want {
 			t.Errorf("%x in an answer for two: got %+v, %v; want status %d", serial, r, err, want)
 		}
@@ -203,7 +203,7 @@ func TestNonceIsEchoed(t *testing.T) {
 		a := e.responder.Respond(t.Context(), withNonce(t, plain, n))
 		read(t, e.Issuing, a)
 		want, _ := asn1.Marshal(extension{OID: oidNonce, Value: n.Value})
-		if a.Cacheable || !bytes.Contains(a.DER, want) {
+		if a.Cacheable || !bytes.Contains(a.DER(), want) {
 			t.Errorf("nonce %x: not echoed byte for byte, or cacheable: %+v", n.Value, a)
 		}
 	}
@@ -284,11 +284,11 @@ func TestKeptAnswersAreMadeAnewAtHalfTheirTime(t *testing.T) {
 	der := ask(t, e.Issuing, leaf.Certificate.SerialNumber, crypto.SHA1)
 	first := e.responder.Respond(t.Context(), der)
 	e.set(base.Add(299*time.Second), 0)
-	if again := e.responder.Respond(t.Context(), der); !bytes.Equal(again.DER, first.DER) || again.ETag != first.ETag {
+	if again := e.responder.Respond(t.Context(), der); !bytes.Equal(again.DER(), first.DER()) || again.ETag != first.ETag {
 		t.Error("another answer before half of its time")
 	}
 	e.set(base.Add(301*time.Second), 0)
-	if again := e.responder.Respond(t.Context(), der); bytes.Equal(again.DER, first.DER) || again.ETag == first.ETag {
+	if again := e.responder.Respond(t.Context(), der); bytes.Equal(again.DER(), first.DER()) || again.ETag == first.ETag {
 		t.Error("the same answer after half of its time")
 	}
 	for range 300 {
@@ -340,6 +340,70 @@ func TestFollow(t *testing.T) {
 	status(xocsp.Revoked)
 	if m := e.responder.Metrics(); m.Signed != signed {
 		t.Error("a head without news dropped an answer")
+	}
+}
+
+// countingStore counts how often it is asked for a status.
+type countingStore struct {
+	store.Store
+	asked atomic.Int64
+}
+
+func (c *countingStore) Status(ctx context.Context, issuerKeyID int64, n pki.SerialNumber) (*pki.Revocation, error) {
+	c.asked.Add(1)
+	return c.Store.Status(ctx, issuerKeyID, n)
+}
+
+// TestNoncesAskTheStoreOnce: answers with a nonce are signed each, on a status that is known until it changes, for at most half
+// of what an answer is good for, and of no more certificates than there is room for. What was never issued is not remembered.
+func TestNoncesAskTheStoreOnce(t *testing.T) {
+	var counting countingStore
+	e := setup(t, base, func(c *ocsp.Config) {
+		counting.Store = c.Store.(store.Store)
+		c.Store, c.CacheEntries, c.SignUnknown = &counting, 64, true
+	})
+	asks := func(serial pki.SerialNumber, want int, times int64) {
+		t.Helper()
+		before := counting.asked.Load()
+		for i := range 3 {
+			der := withNonce(t, ask(t, e.Issuing, new(big.Int).SetBytes(serial.Bytes()), []crypto.Hash{crypto.SHA1, crypto.SHA256}[i%2]), nonce(8+i))
+			if r := read(t, e.Issuing, e.responder.Respond(t.Context(), der)); r.Status != want {
+				t.Errorf("got status %d, want %d", r.Status, want)
+			}
+		}
+		if n := counting.asked.Load() - before; n != times {
+			t.Errorf("the store was asked %d times for three answers, want %d", n, times)
+		}
+	}
+	c := e.Issuing.Stub(t, e.store, base, base.AddDate(1, 0, 0))
+	asks(c.Serial, xocsp.Good, 1)
+	asks(c.Serial, xocsp.Good, 0)
+	certtest.Change(t, counting.Store, c, pki.ActionHold, pki.Unspecified, base)
+	e.responder.Forget(c.IssuerKeyID, c.Serial)
+	asks(c.Serial, xocsp.Revoked, 1)
+	certtest.Change(t, counting.Store, c, pki.ActionRelease, pki.Unspecified, base)
+	head, err := counting.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.responder.Follow(t.Context(), head); err != nil {
+		t.Fatal(err)
+	}
+	asks(c.Serial, xocsp.Good, 1)
+	e.set(base.Add(299*time.Second), 0)
+	asks(c.Serial, xocsp.Good, 0)
+	e.set(base.Add(301*time.Second), 0)
+	asks(c.Serial, xocsp.Good, 1)
+	never, err := pki.SerialNumberFromBytes([]byte{0x41, 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asks(never, xocsp.Unknown, 3)
+	for range 300 {
+		asks(e.Issuing.Stub(t, counting.Store, base, base.AddDate(1, 0, 0)).Serial, xocsp.Good, 1)
+	}
+	if n := ocsp.Known(e.responder); n > 64 {
+		t.Errorf("%d statuses are known, want 64 at the most", n)
 	}
 }
 
@@ -428,7 +492,7 @@ func TestNeverGoodAfterForget(t *testing.T) {
 				if a.Status == ocsp.TryLater {
 					continue // too many changes at once; never wrong
 				}
-				r, err := xocsp.ParseResponse(a.DER, e.Issuing.Certificate)
+				r, err := xocsp.ParseResponse(a.DER(), e.Issuing.Certificate)
 				if err != nil {
 					t.Errorf("answer: %v", err)
 					return

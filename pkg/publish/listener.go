@@ -634,7 +634,7 @@ func (c *conn) appendAnswer(b []byte, h head, a ocsp.Answer) []byte {
 		b = append(b, "Connection: close\r\n"...)
 	}
 	b = append(b, "Content-Type: "+typeOCSP+"\r\nX-Content-Type-Options: nosniff\r\nContent-Length: "...)
-	b = strconv.AppendInt(b, int64(len(a.DER)), 10)
+	b = strconv.AppendInt(b, int64(a.Size()), 10)
 	b = append(b, "\r\n"...)
 	b = append(b, c.l.dateNow()...)
 	if !a.Cacheable || h.post {
@@ -645,7 +645,7 @@ func (c *conn) appendAnswer(b []byte, h head, a ocsp.Answer) []byte {
 		b = strconv.AppendInt(b, int64(a.MaxAge/time.Second), 10)
 		b = append(b, ", "+cachePublic+"\r\n\r\n"...)
 	}
-	return append(b, a.DER...)
+	return a.AppendDER(b)
 }
 
 // dateField is the Date field of one second.

@@ -122,11 +122,17 @@ func (e *env) exchange(addr string, pieces ...string) []response {
 	}
 }
 
-// same tells whether the responses are those that are wanted. The last may be missing if it is a refusal: who still writes
-// after net/http has refused him and closed the connection may lose it.
+// same tells whether two servers have said the same. What one said last may be missing from the other if it is a refusal:
+// net/http closes the connection after it, and who has sent more than was read by then may lose it.
 func same(got, want []response) bool {
-	if n := len(want); n == len(got)+1 && want[n-1].Status != "200 OK" {
-		want = want[:n-1]
+	refusal := func(longer, shorter []response) bool {
+		return len(longer) == len(shorter)+1 && longer[len(shorter)].Status != "200 OK"
+	}
+	switch {
+	case refusal(want, got):
+		want = want[:len(got)]
+	case refusal(got, want):
+		got = got[:len(want)]
 	}
 	return len(got) == len(want) && (len(got) == 0 || reflect.DeepEqual(got, want))
 }
@@ -377,6 +383,9 @@ func FuzzConnection(f *testing.F) {
 			f.Add([]byte(text), uint16(len(name)))
 		}
 	}
+	// A request line that is refused, and a little more behind it than net/http reads at a time: whether the refusal arrives
+	// depends on what was read before the end.
+	f.Add([]byte("GET /ocsp/M\rM HTTP/1.1\r\nHost: ocsp.test\r\n"+strings.Repeat("A: b\r\n", 690)+"\r\n"), uint16(30))
 	f.Fuzz(func(t *testing.T, b []byte, cut uint16) {
 		if len(b) > 20<<10 {
 			return

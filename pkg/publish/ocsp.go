@@ -46,7 +46,7 @@ func (h *Handler) ocspPost(w http.ResponseWriter, r *http.Request) {
 			code = http.StatusRequestEntityTooLarge
 		}
 		w.WriteHeader(code)
-		_, _ = w.Write(a.DER)
+		_, _ = w.Write(a.DER())
 		return
 	}
 	writeAnswer(w, r, h.cfg.OCSP.Respond(r.Context(), request))
@@ -158,10 +158,10 @@ func writeAnswer(w http.ResponseWriter, r *http.Request, a ocsp.Answer) {
 		}
 	}
 	header.Set("Content-Type", typeOCSP)
-	header.Set("Content-Length", strconv.Itoa(len(a.DER)))
+	header.Set("Content-Length", strconv.Itoa(a.Size()))
 	w.WriteHeader(http.StatusOK)
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(a.DER) // the client may have gone
+		_, _ = w.Write(a.DER()) // the client may have gone
 	}
 }
 

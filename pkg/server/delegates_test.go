@@ -65,7 +65,7 @@ func TestDelegates(t *testing.T) {
 		if a.Status != ocsp.Successful {
 			t.Fatalf("%s: %s", key.Issuer.Name, a.Status)
 		}
-		r, err := xocsp.ParseResponseForCert(a.DER, subject, key.Certificate)
+		r, err := xocsp.ParseResponseForCert(a.DER(), subject, key.Certificate)
 		if err != nil || r.Status != xocsp.Good {
 			t.Fatalf("%s: %+v, %v", key.Issuer.Name, r, err)
 		}
@@ -147,7 +147,7 @@ func TestDelegates(t *testing.T) {
 	}
 	a := s.ocsp.Respond(t.Context(), request)
 	// Without the issuer: x/crypto takes whatever is embedded for a delegate.
-	if r, err := xocsp.ParseResponseForCert(a.DER, last, nil); err != nil || r.Certificate == nil || !r.Certificate.Equal(issuing.Current.Certificate) {
+	if r, err := xocsp.ParseResponseForCert(a.DER(), last, nil); err != nil || r.Certificate == nil || !r.Certificate.Equal(issuing.Current.Certificate) {
 		t.Errorf("its answer: %v, %v; want the CA's certificate inside", a.Status, err)
 	}
 	root, err := s.issuers.Current().Issuer("root")
