@@ -146,16 +146,19 @@ their defaults. docs/configuration.md lists them all.`,
 	return cmd
 }
 
-// Bounds of what tuneCollector lets the heap grow by.
+// Bounds of what tuneCollector lets the heap grow by, in octets and as parts of a hundred.
 const (
-	mostGarbage    = 32 << 20 // octets, once the heap is large
+	usualHeap      = 38 << 20 // in use and garbage, as long as there is not much in use
+	mostGarbage    = 32 << 20
+	leastGarbage   = 16 << 20
 	mostGCPercent  = 400
 	leastGCPercent = 50
 )
 
 // tuneCollector has the garbage collector wait until the heap has grown to five times what is in use, but not by more than
 // mostGarbage. In use is little, some 10 MB, and each request makes much garbage: with Go's default a busy server collected
-// a hundred times a second. With many OCSP answers or long CRLs in memory, five times would be hundreds of megabytes.
+// a hundred times a second. With many OCSP answers or long CRLs in memory, five times would be hundreds of megabytes: the more
+// is in use, the less garbage is waited for, down to leastGarbage or leastGCPercent, whichever is more.
 // GOGC in the environment overrules it.
 func tuneCollector(env *environment) {
 	if _, set := env.lookup("GOGC"); set {
@@ -170,7 +173,8 @@ func tuneCollector(env *environment) {
 	after = func(*sentinel) {
 		metrics.Read(sample)
 		live := max(sample[0].Value.Uint64(), 1)
-		want := int(min(max(mostGarbage*100/live, leastGCPercent), mostGCPercent))
+		garbage := uint64(min(max(usualHeap-int64(live), leastGarbage), mostGarbage))
+		want := int(min(max(garbage*100/live, leastGCPercent), mostGCPercent))
 		if want < now*9/10 || want > now*10/9 { // setting it stops the world for a moment
 			now = want
 			debug.SetGCPercent(now)

@@ -27,10 +27,10 @@ import (
 const (
 	// readers is how many connections read at the same time. A CRL or an audit export in progress holds one.
 	readers = 8
-	// The page caches: 40 MiB in all. A reader needs the inner pages of the indexes, of a million certificates about
+	// The page caches: 32 MiB in all. A reader needs the inner pages of the indexes, of a million certificates about
 	// half a megabyte each; what it reads beyond stands in the system's cache.
 	writerCacheKiB = 24 << 10
-	readerCacheKiB = (40<<10 - writerCacheKiB) / readers
+	readerCacheKiB = (32<<10 - writerCacheKiB) / readers
 )
 
 // Config is what a Store is made of.
