@@ -55,6 +55,7 @@ const (
 	ActionApprove       = "enrollment.approve"
 	ActionDeny          = "enrollment.deny"
 	ActionRefuse        = "enrollment.refuse"
+	ActionWebhookGiveUp = "webhook.give-up"
 	ActionCRLAddress    = "crl.address"
 )
 

@@ -1,6 +1,10 @@
 package enrollment
 
-import "github.com/certwright/certwright/pkg/pki"
+import (
+	"context"
+
+	"github.com/certwright/certwright/pkg/pki"
+)
 
 // RenderConfig is [Point.Render] for settings that no store has.
 func RenderConfig(c Config, d pki.Device) (Binding, error) {
@@ -19,4 +23,10 @@ func PointOf(c Config) *Point {
 		panic(err)
 	}
 	return &Point{config: c, names: n}
+}
+
+// Abandon is what Run does now and then.
+func (n *Notifier) Abandon(ctx context.Context) {
+	n.count(ctx)
+	n.abandon(ctx)
 }

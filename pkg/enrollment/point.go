@@ -20,6 +20,7 @@ import (
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/profile"
 	"github.com/certwright/certwright/pkg/store"
+	"github.com/certwright/certwright/pkg/webhook"
 )
 
 // Point is an enrollment point in force. It does not change.
@@ -30,6 +31,7 @@ type Point struct {
 	by      string
 	names   names
 	static  *[sha256.Size]byte // digest of the static challenge; nil: none
+	hook    *webhook.Client    // nil: there is none, or it has no secret
 }
 
 // Name returns the point's name.
@@ -225,8 +227,14 @@ func (p *Points) Follow(ctx context.Context, head store.Head) error {
 	if err != nil {
 		return fmt.Errorf("loading enrollment points: %w", err)
 	}
+	before := p.known.Load()
 	next := &points{change: head.ConfigChange, byName: make(map[string]*Point, len(all))}
 	for _, v := range all {
+		// A point that has not changed keeps the connections to its webhook.
+		if same := before.byName[v.Name]; same != nil && same.version == v.Version && same.created.Equal(v.CreatedAt) {
+			next.byName[v.Name] = same
+			continue
+		}
 		point, err := p.load(ctx, v)
 		if fault.Is(err, fault.Unavailable) {
 			return fmt.Errorf("loading enrollment points: %w", err)
@@ -238,6 +246,11 @@ func (p *Points) Follow(ctx context.Context, head store.Head) error {
 		next.byName[v.Name] = point
 	}
 	p.known.Store(next)
+	for name, old := range before.byName {
+		if old.hook != nil && next.byName[name] != old {
+			old.hook.Close()
+		}
+	}
 	return nil
 }
 
@@ -254,6 +267,9 @@ func (p *Points) load(ctx context.Context, v pki.PointVersion) (*Point, error) {
 	}
 	point := &Point{config: c, version: v.Version, created: v.CreatedAt, by: v.CreatedBy}
 	if point.names, err = parseNames(c.Subject, c.SANs); err != nil {
+		return nil, err
+	}
+	if point.hook, err = p.hook(ctx, point); err != nil {
 		return nil, err
 	}
 	sealed, err := p.cfg.Store.Secret(ctx, pki.SecretPoint(v.Name))
@@ -309,6 +325,10 @@ type Change struct {
 	Version int
 	// Static, when not nil, is the new static challenge; empty takes it away.
 	Static *string
+	// WebhookSecret, when not nil, is the new secret of the point's webhook, from NewWebhookSecret. The one before it signs
+	// along for WebhookOverlap, so that the receiver can be told.
+	WebhookSecret  *string
+	WebhookOverlap time.Duration
 }
 
 // MinStatic is the shortest static challenge.
@@ -339,6 +359,17 @@ func (p *Points) Put(ctx context.Context, ch Change) (pki.PointVersion, error) {
 		if *ch.Static == "" {
 			detail["static_challenge"] = "removed"
 		}
+	}
+	switch {
+	case ch.Config.Webhook == nil && ch.WebhookSecret != nil:
+		return v, bad("webhook", "the point has none that could have a secret")
+	case ch.Config.Webhook == nil:
+		change.WebhookSecret = []byte{}
+	case ch.WebhookSecret != nil:
+		if change.WebhookSecret, err = p.sealWebhookSecret(ctx, v.Name, *ch.WebhookSecret, ch.Now, ch.Now.Add(ch.WebhookOverlap)); err != nil {
+			return v, err
+		}
+		detail["webhook_secret"] = "set"
 	}
 	change.Record = audit.Record{
 		Time: ch.Now, Action: audit.ActionPoint, Actor: ch.Principal.Name, Role: ch.Principal.Role.String(), Source: ch.Principal.Source,

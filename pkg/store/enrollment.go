@@ -25,7 +25,9 @@ type PointChange struct {
 	Point pki.PointVersion
 	// Secret, when not nil, is the point's static challenge, sealed; empty takes it away.
 	Secret []byte
-	Record audit.Record
+	// WebhookSecret is likewise what authenticates messages to its webhook.
+	WebhookSecret []byte
+	Record        audit.Record
 }
 
 // Challenges keeps one-time enrollment challenges.

@@ -26,8 +26,8 @@ type Config struct {
 	Anchors []*x509.Certificate
 	// Allows reports whether an address that is not public may be dialled for a host; nil allows none.
 	Allows func(host string, address netip.Addr) bool
-	// Secrets are the keys of the HMAC: the newest first.
-	Secrets [][]byte
+	// Secrets are the keys of the HMAC.
+	Secrets []Secret
 	// Timeout is how long an Ask may take, with all its retries, and a Tell.
 	Timeout time.Duration
 	// Retries is how often an Ask is sent again after the connection has failed, or the receiver has (HTTP 5xx).
@@ -38,6 +38,12 @@ type Config struct {
 	Now func() time.Time
 	// Resolver finds addresses. Default: the system's.
 	Resolver *net.Resolver
+}
+
+// Secret is a key of the HMAC.
+type Secret struct {
+	Key   []byte
+	Until time.Time // when it is not used any more; zero: never
 }
 
 // Client calls one receiver. It is safe for concurrent use.
@@ -101,7 +107,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, errors.New("webhook: incomplete config")
 	}
 	for _, s := range cfg.Secrets {
-		if len(s) == 0 {
+		if len(s.Key) == 0 {
 			return nil, errors.New("webhook: an empty secret")
 		}
 	}
@@ -223,7 +229,14 @@ func (c *Client) send(ctx context.Context, body []byte) ([]byte, *Error) {
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Accept", "application/json")
 	r.Header.Set("User-Agent", "certwright")
-	r.Header.Set(SignatureHeader, Sign(c.cfg.Secrets, c.cfg.Now(), body))
+	now := c.cfg.Now()
+	var keys [][]byte
+	for _, s := range c.cfg.Secrets {
+		if s.Until.IsZero() || now.Before(s.Until) {
+			keys = append(keys, s.Key)
+		}
+	}
+	r.Header.Set(SignatureHeader, Sign(keys, now, body))
 	response, err := c.http.Do(r)
 	if err != nil {
 		return nil, c.broken(ctx, err)

@@ -104,7 +104,7 @@ var secret = []byte("a secret of the receiver and ours")
 func (a *authority) client(address string, edit ...func(*webhook.Config)) *webhook.Client {
 	a.t.Helper()
 	cfg := webhook.Config{
-		URL: address, Anchors: []*x509.Certificate{a.cert}, Secrets: [][]byte{secret}, Timeout: time.Minute, Retries: 2,
+		URL: address, Anchors: []*x509.Certificate{a.cert}, Secrets: []webhook.Secret{{Key: secret}}, Timeout: time.Minute, Retries: 2,
 		Allows: func(host string, _ netip.Addr) bool { return host == "127.0.0.1" },
 	}
 	for _, f := range edit {
@@ -168,13 +168,17 @@ func TestAsk(t *testing.T) {
 				t.Errorf("the message is not authenticated by the secret %q", key)
 			}
 		}
+		if verified(r.Header.Get("Certwright-Signature"), body, []byte("the oldest"), now) {
+			t.Error("a secret that has ended is used")
+		}
 		if body[0]++; verified(r.Header.Get("Certwright-Signature"), body, secret, now) {
 			t.Error("a message that was changed is authenticated")
 		}
 		_, _ = io.WriteString(w, `{"decision":"allow","device":"d1","group":"g","subject":"CN=d1","sans":["DNS:d1.example.com"],"validity":"30d","reason":"a\u001b[2J\u202e b"}`)
 	})
 	c := a.client(s.URL+"/hook?x=1", func(cfg *webhook.Config) {
-		cfg.Now, cfg.Secrets = func() time.Time { return now }, [][]byte{secret, []byte("the older")}
+		cfg.Now = func() time.Time { return now }
+		cfg.Secrets = []webhook.Secret{{Key: secret}, {Key: []byte("the older"), Until: now.Add(time.Second)}, {Key: []byte("the oldest"), Until: now}}
 	})
 	event := webhook.Event{ID: "E1", Time: now, Point: "default", Protocol: "scep", Request: &webhook.Request{Message: "PKCSReq", Subject: "CN=d1", SANs: []string{}, Challenge: "c"}}
 	answer, err := c.Ask(t.Context(), event)
@@ -482,11 +486,11 @@ func TestPublic(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
-	good := webhook.Config{URL: "https://hook.example.com", Secrets: [][]byte{secret}, Timeout: time.Second}
+	good := webhook.Config{URL: "https://hook.example.com", Secrets: []webhook.Secret{{Key: secret}}, Timeout: time.Second}
 	for name, edit := range map[string]func(*webhook.Config){
 		"plain HTTP": func(c *webhook.Config) { c.URL = "http://hook.example.com" }, "a user": func(c *webhook.Config) { c.URL = "https://u:p@hook.example.com" },
 		"no host": func(c *webhook.Config) { c.URL = "https:///x" }, "no secret": func(c *webhook.Config) { c.Secrets = nil },
-		"an empty secret": func(c *webhook.Config) { c.Secrets = [][]byte{{}} }, "no time": func(c *webhook.Config) { c.Timeout = 0 },
+		"an empty secret": func(c *webhook.Config) { c.Secrets = []webhook.Secret{{}} }, "no time": func(c *webhook.Config) { c.Timeout = 0 },
 	} {
 		cfg := good
 		edit(&cfg)

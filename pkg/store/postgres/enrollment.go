@@ -59,6 +59,9 @@ func (s *Store) PutPoint(ctx context.Context, c store.PointChange) error {
 		if c.Secret != nil {
 			queueSecret(b, pki.SecretPoint(p.Name), c.Secret)
 		}
+		if c.WebhookSecret != nil {
+			queueSecret(b, pki.SecretWebhook(p.Name), c.WebhookSecret)
+		}
 		t.seals = sealing{config: true, records: []audit.Record{c.Record}}
 		err := t.SendBatch(ctx, b).Close()
 		if isCode(err, codeUniqueViolation) { // another was faster

@@ -54,6 +54,11 @@ func (s *Store) PutPoint(ctx context.Context, c store.PointChange) error {
 				return err
 			}
 		}
+		if c.WebhookSecret != nil {
+			if err := t.putSecret(pki.SecretWebhook(p.Name), c.WebhookSecret); err != nil {
+				return err
+			}
+		}
 		return t.exec(`INSERT INTO enrollment_point (name, version, config, created_at, created_by) VALUES (?, ?, ?, ?, ?)`,
 			p.Name, p.Version, blob(p.Config), micros(p.CreatedAt), p.CreatedBy)
 	}})

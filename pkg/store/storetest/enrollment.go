@@ -1,9 +1,11 @@
 package storetest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -62,7 +64,7 @@ func testPoints(t *testing.T, h Harness) {
 	put := func(name string, version int, secret []byte) error {
 		return e.PutPoint(ctx, store.PointChange{
 			Point:  pki.PointVersion{Name: name, Version: version, Config: fmt.Appendf(nil, `{"v": %d}`, version), CreatedAt: base, CreatedBy: "test"},
-			Secret: secret, Record: record("point.put", base),
+			Secret: secret, WebhookSecret: bytes.ToUpper(secret), Record: record("point.put", base),
 		})
 	}
 	wantFault(t, "version 2 of nothing", put("default", 2, nil), fault.Conflict, store.ErrStale)
@@ -90,6 +92,12 @@ func testPoints(t *testing.T, h Harness) {
 			wantFault(t, "secret of "+p.name, err, fault.NotFound, nil)
 		} else if err != nil || string(got) != p.want {
 			t.Errorf("secret of %s after version %d = %q, %v; want %q", p.name, p.version, got, err, p.want)
+		}
+		got, err = e.Secret(ctx, pki.SecretWebhook(p.name))
+		if p.want == "" {
+			wantFault(t, "webhook secret of "+p.name, err, fault.NotFound, nil)
+		} else if err != nil || string(got) != strings.ToUpper(p.want) {
+			t.Errorf("webhook secret of %s after version %d = %q, %v; want %q in capitals", p.name, p.version, got, err, p.want)
 		}
 	}
 	wantFault(t, "version 3 again", put("default", 3, nil), fault.Conflict, store.ErrStale)
