@@ -54,6 +54,7 @@ const (
 	ActionPending       = "enrollment.pending"
 	ActionApprove       = "enrollment.approve"
 	ActionDeny          = "enrollment.deny"
+	ActionReturn        = "enrollment.return"
 	ActionRefuse        = "enrollment.refuse"
 	ActionWebhookGiveUp = "webhook.give-up"
 	ActionCRLAddress    = "crl.address"

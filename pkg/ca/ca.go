@@ -177,10 +177,14 @@ type Request struct {
 	Subject []der.Attribute
 	SANs    []der.GeneralName
 	// Validity or NotAfter ask for a certain life; both zero mean the profile's default.
-	Validity      time.Duration
-	NotAfter      time.Time
-	Device        string
-	TransactionID string
+	Validity time.Duration
+	NotAfter time.Time
+	// MaxValidity, if not zero, is the longest life that the certificate may have, whatever the profile gives.
+	MaxValidity time.Duration
+	Device      string
+	// SupersedeDevice has the older certificates of the device and this profile revoked; see store.Issuance.
+	SupersedeDevice bool
+	TransactionID   string
 	// Idempotency, when not nil, makes the request safe to repeat; its fingerprint and warnings are set here. When the
 	// request has got its certificate before, the error is a Conflict with a store.IssuedBeforeError.
 	Idempotency *store.Idempotency
@@ -235,7 +239,7 @@ func (a *Authority) admit(p *Profile, r Request) (*issuer.Key, error) {
 	if r.CSR == nil {
 		return nil, fault.New(fault.BadRequest, "there is no certificate signing request").WithField("csr")
 	}
-	if err := a.checkKey(r.CSR.SPKIHash); err != nil && !(p.IsCA() && a.subordinate(r.CSR.SPKIHash)) {
+	if err := a.CheckKey(r.CSR.SPKIHash); err != nil && !(p.IsCA() && a.subordinate(r.CSR.SPKIHash)) {
 		return nil, err
 	}
 	return i.Current, nil
@@ -255,8 +259,9 @@ func (a *Authority) subordinate(hash [32]byte) bool {
 	return true
 }
 
-// checkKey refuses keys that nobody may have a certificate for.
-func (a *Authority) checkKey(hash [32]byte) error {
+// CheckKey refuses keys that nobody may have a certificate for: those that were reported compromised, and our own. The hash
+// is the SHA-256 of the SubjectPublicKeyInfo. Errors are faults of the kind BadPublicKey.
+func (a *Authority) CheckKey(hash [32]byte) error {
 	if b, ok := a.policy.Load().blocked[hash]; ok {
 		return b.Refuse(false)
 	}
@@ -316,7 +321,8 @@ func (a *Authority) issue(ctx context.Context, key *issuer.Key, p *Profile, r Re
 		}
 		err = a.cfg.Store.RecordIssuance(ctx, store.Issuance{
 			Certificate: record, ReserveKey: p.Internal() || p.IsCA(), Idempotency: idempotency, Predecessor: r.predecessor, Enrollment: enrollment,
-			Record: auditRecord(now, r, record, key),
+			SupersedeDevice: r.SupersedeDevice,
+			Record:          auditRecord(now, r, record, key),
 		})
 		if errors.Is(err, store.ErrSerialTaken) {
 			if draw < serialDraws {
@@ -344,7 +350,7 @@ func (a *Authority) prepare(key *issuer.Key, p *Profile, r Request, pub crypto.P
 		return fail(err)
 	}
 	in := profile.Input{
-		Subject: r.Subject, SANs: r.SANs, PublicKey: pub, Validity: r.Validity, NotAfter: r.NotAfter, Now: now, Issuer: bounds,
+		Subject: r.Subject, SANs: r.SANs, PublicKey: pub, Validity: r.Validity, MaxValidity: r.MaxValidity, NotAfter: r.NotAfter, Now: now, Issuer: bounds,
 		Requester: r.Principal.Name, Role: r.Principal.Role.String(), Protocol: r.Protocol, Source: r.Principal.Source, Device: r.Device,
 		Renewal: r.replaces != pki.Fingerprint{},
 	}

@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"time"
@@ -21,6 +22,8 @@ type RenewRequest struct {
 	Certificate pki.Fingerprint
 	CSR         *csr.Request       // with a new key; nil keeps the key. Its names are ignored.
 	Validity    time.Duration      // zero means the profile's default
+	MaxValidity time.Duration      // as in Request
+	Device      string             // of the successor, where the certificate names none
 	Idempotency *store.Idempotency // as in Request
 
 	TransactionID string
@@ -68,7 +71,7 @@ func (a *Authority) Renew(ctx context.Context, r RenewRequest) (_ *Issued, err e
 		return nil, fault.Wrap(fault.Internal, err, "reading a certificate of ours")
 	}
 	req := Request{
-		Principal: r.Principal, RequestID: r.RequestID, Protocol: r.Protocol, Validity: r.Validity, Device: old.Device,
+		Principal: r.Principal, RequestID: r.RequestID, Protocol: r.Protocol, Validity: r.Validity, MaxValidity: r.MaxValidity, Device: cmp.Or(old.Device, r.Device),
 		Idempotency: r.Idempotency, TransactionID: r.TransactionID, Enrollment: r.Enrollment, Detail: r.Detail, replaces: old.Fingerprint, predecessor: store.PredecessorOf(old), action: audit.ActionRenew,
 	}
 	if req.Subject, req.SANs, err = csr.Names(c); err != nil {
@@ -78,7 +81,7 @@ func (a *Authority) Renew(ctx context.Context, r RenewRequest) (_ *Issued, err e
 	if r.CSR != nil {
 		pub, spki, hash = r.CSR.PublicKey, r.CSR.SPKI, r.CSR.SPKIHash
 	}
-	if err := a.checkKey(hash); err != nil {
+	if err := a.CheckKey(hash); err != nil {
 		return nil, err
 	}
 	return a.issue(ctx, key.Current, p, req, pub, spki, hash)

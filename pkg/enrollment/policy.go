@@ -3,6 +3,7 @@ package enrollment
 import (
 	"crypto"
 	"encoding/asn1"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -104,21 +105,43 @@ type Signer struct {
 	SANs    []der.GeneralName // likewise
 	// Void is that its signature proves nothing: its issuer's key is not good, or its own key is blocked.
 	Void bool
-	// Made are the types of attributes that the profile itself adds to subjects, and MakesSANs is that it adds alternative
-	// names.
-	Made      []asn1.ObjectIdentifier
-	MakesSANs bool
+	// Makes, when not nil, returns the names that the profile would make of bound ones, which are among them.
+	Makes func(Binding) ([]der.Attribute, []der.GeneralName)
 }
 
 // WebhookAnswer is what a webhook has said of a request. The zero value is a refusal.
 type WebhookAnswer struct {
-	Allow bool
-	Text  string // why not, for the log
-	// What it knows better than the request; empty: nothing. Names stand in place of those of an enrollment.
-	Device   string
-	Subject  []der.Attribute
-	SANs     []der.GeneralName
-	Validity time.Duration // the longest life
+	Allow   bool   `json:"-"`
+	Pending bool   `json:"-"` // with Allow: a person is to decide
+	Text    string `json:"-"` // why not, for the log; or why a person is to decide
+
+	// What it knows better than the request; empty: nothing. Names, in RFC 4514 form and as in "DNS:a.example.com", stand in
+	// place of those of an enrollment. Validity is the longest life.
+	Device   string        `json:"device,omitempty"`
+	Subject  string        `json:"subject,omitempty"`
+	SANs     []string      `json:"sans,omitempty"`
+	Validity time.Duration `json:"validity,omitempty"`
+}
+
+// Overrides returns, as pki.Enrollment keeps it, what the webhook knows better; empty if there is nothing.
+func (w *WebhookAnswer) Overrides() (string, error) {
+	if w.Device == "" && w.Subject == "" && len(w.SANs) == 0 && w.Validity == 0 {
+		return "", nil
+	}
+	text, err := json.Marshal(w)
+	return string(text), err
+}
+
+// ParseOverrides returns the answer of which Overrides has kept the text: one that allows. Nil stands for an empty text.
+func ParseOverrides(text string) (*WebhookAnswer, error) {
+	if text == "" {
+		return nil, nil //nolint:nilnil // an enrollment that no webhook has said anything of
+	}
+	w := &WebhookAnswer{Allow: true}
+	if err := json.Unmarshal([]byte(text), w); err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "reading what the webhook has said of a request that waits")
+	}
+	return w, nil
 }
 
 // Outcome is what becomes of a request.
@@ -230,7 +253,12 @@ func hide(r Reason, format string, args ...any) *Verdict {
 }
 
 func refuseNames(err error) *Verdict {
-	return &Verdict{Outcome: Refuse, Reason: ReasonNames, Text: fault.Public(err).Detail, Err: err}
+	public := fault.Public(err)
+	text := public.Detail
+	if public.Hint != "" {
+		text += " (" + public.Hint + ")"
+	}
+	return &Verdict{Outcome: Refuse, Reason: ReasonNames, Text: text, Err: err}
 }
 
 func needDevice(id string) *Verdict { return &Verdict{Need: NeedDevice, Line: Line{Device: id}} }
@@ -499,7 +527,9 @@ func (d *decision) oneTime() *Verdict {
 	case c.Point != f.Point.Name():
 		return hide(ReasonChallenge, "challenge %s is for another point", c.ID)
 	case !c.Open(f.Now):
-		return hide(ReasonChallenge, "challenge %s was used, was revoked or has ended", c.ID)
+		v := hide(ReasonChallenge, "challenge %s was used, was revoked or has ended", c.ID)
+		v.Device = c.Device
+		return v
 	}
 	return nil
 }
@@ -609,11 +639,14 @@ func (d *decision) names() *Verdict {
 	}
 	subject, sans := f.Subject, f.SANs
 	if w := f.Webhook; w != nil {
-		if w.Subject != nil {
-			subject, d.Subject = w.Subject, w.Subject
+		if b, err = ParseBinding("the webhook", w.Subject, w.SANs); err != nil {
+			return refuse(ReasonWebhook, "the webhook gives names that are none: %s", fault.Public(err).Detail)
 		}
-		if w.SANs != nil {
-			sans, d.SANs = w.SANs, w.SANs
+		if b.Subject != nil {
+			subject, d.Subject = b.Subject, b.Subject
+		}
+		if b.SANs != nil {
+			sans, d.SANs = b.SANs, b.SANs
 		}
 	}
 	boundSubject, boundSANs, err := all.Admit(subject, sans)
@@ -634,26 +667,27 @@ func (s *Signer) has(b Binding) error {
 	if !b.Binds() {
 		return nil
 	}
-	bound := func(t asn1.ObjectIdentifier) bool {
-		return slices.ContainsFunc(b.Subject, func(a der.Attribute) bool { return a.Type.Equal(t) })
-	}
-	subject := slices.DeleteFunc(slices.Clone(s.Subject), func(a der.Attribute) bool {
-		return slices.ContainsFunc(s.Made, a.Type.Equal) && !bound(a.Type)
-	})
-	sans := s.SANs
 	for _, n := range b.SANs {
-		if !slices.ContainsFunc(sans, func(m der.GeneralName) bool { return sameName(n, m) }) {
-			return fault.New(fault.PolicyRefused, "the certificate lacks a name that %s says: enroll anew with a challenge", b.Of)
+		if !slices.ContainsFunc(s.SANs, func(m der.GeneralName) bool { return sameName(n, m) }) {
+			return fault.New(fault.PolicyRefused, "the certificate lacks a name that %s says", b.Of).WithHint("enroll anew with a challenge")
 		}
 	}
-	if s.MakesSANs {
-		sans = nil
+	subject, sans := slices.Clone(s.Subject), slices.Clone(s.SANs)
+	if s.Makes != nil {
+		attributes, names := s.Makes(b)
+		subject = slices.DeleteFunc(subject, func(a der.Attribute) bool { return !hasAttribute(b.Subject, a) && hasAttribute(attributes, a) })
+		sans = slices.DeleteFunc(sans, func(n der.GeneralName) bool {
+			return slices.ContainsFunc(names, func(m der.GeneralName) bool { return sameName(n, m) })
+		})
 	}
-	_, _, err := b.Admit(subject, sans)
-	if err != nil {
+	if _, _, err := b.Admit(subject, sans); err != nil {
 		return fault.Wrap(fault.PolicyRefused, err, "%s", fault.Public(err).Detail).WithHint("enroll anew with a challenge")
 	}
 	return nil
+}
+
+func hasAttribute(list []der.Attribute, a der.Attribute) bool {
+	return slices.ContainsFunc(list, func(b der.Attribute) bool { return sameSubject([]der.Attribute{a}, []der.Attribute{b}) })
 }
 
 // replacement is section 7 but for the webhook.
@@ -696,6 +730,9 @@ func (d *decision) webhook() *Verdict {
 		case f.Webhook.Device != "" && f.Webhook.Device != d.Device:
 			return refuse(ReasonWebhook, "the request is of device %q, and the webhook says %q", d.Device, f.Webhook.Device)
 		}
+	}
+	if f.Webhook != nil && f.Webhook.Pending {
+		d.mustWait(ReasonWebhook, "the webhook wants a person to decide: %s", f.Webhook.Text)
 	}
 	if v := d.webhookValidity(); v > 0 && (d.MaxValidity == 0 || v < d.MaxValidity) {
 		d.MaxValidity = v

@@ -243,12 +243,12 @@ func TestPolicy(t *testing.T) {
 		"webhook is not asked of one-time": {config: hook(""), facts: first(), want: issue},
 		"webhook is not accepted":          {config: enrollment.Config{Webhook: &enrollment.WebhookRules{URL: "https://broker.example.com/"}}, facts: with(first(), func(f *facts) { f.OneTime = nil }), want: "hidden challenge"},
 		"webhook's device is blocked":      {config: hook(""), facts: with(first(), func(f *facts) { f.OneTime = nil }), world: world{devices: blocked, webhook: &enrollment.WebhookAnswer{Allow: true, Device: "d1"}}, want: "device-blocked"},
-		"webhook's names": {config: hook(""), facts: with(first(), func(f *facts) { f.OneTime = nil }), world: world{webhook: &enrollment.WebhookAnswer{Allow: true, Subject: []der.Attribute{{Type: pki.OIDCommonName, Value: "other"}}}}, want: issue, check: func(v enrollment.Verdict) bool {
+		"webhook's names": {config: hook(""), facts: with(first(), func(f *facts) { f.OneTime = nil }), world: world{webhook: &enrollment.WebhookAnswer{Allow: true, Subject: "CN=other"}}, want: issue, check: func(v enrollment.Verdict) bool {
 			return len(v.Subject) == 1 && v.Subject[0].Value == "other"
 		}},
 		"webhook's names against the template": {
 			config: func() enrollment.Config { c := hook(""); c.Subject = "CN={device}"; return c }(), facts: with(first(), func(f *facts) { f.OneTime = nil }),
-			world: world{webhook: &enrollment.WebhookAnswer{Allow: true, Device: "d1", Subject: []der.Attribute{{Type: pki.OIDCommonName, Value: "other"}}}}, want: "names",
+			world: world{webhook: &enrollment.WebhookAnswer{Allow: true, Device: "d1", Subject: "CN=other"}}, want: "names",
 		},
 
 		// Section 5.
@@ -292,7 +292,10 @@ func TestPolicy(t *testing.T) {
 			organization := asn1.ObjectIdentifier{2, 5, 4, 10}
 			f.Signer.Subject = append(f.Signer.Subject, der.Attribute{Type: organization, Value: "Example"})
 			_, f.Signer.SANs = names("", "DNS:d1.devices.example.com")
-			f.Signer.Made, f.Signer.MakesSANs = []asn1.ObjectIdentifier{organization}, true
+			made, madeSANs := f.Signer.Subject[1:], f.Signer.SANs
+			f.Signer.Makes = func(b enrollment.Binding) ([]der.Attribute, []der.GeneralName) {
+				return append(slices.Clone(b.Subject), made...), madeSANs
+			}
 		}), world: world{devices: device(func(d *pki.Device) { d.Subject = "CN=d1" })}, want: issue},
 		"renewal with what nobody binds": {facts: with(renewal(), func(f *facts) {
 			_, f.Signer.SANs = names("", "DNS:other.example.com")

@@ -62,6 +62,8 @@ type Input struct {
 
 	// Validity is the life asked for, from Now; zero: the profile's default. Not beside NotAfter.
 	Validity time.Duration
+	// MaxValidity, if not zero, ends the certificate after so long from Now, whatever it would have been otherwise.
+	MaxValidity time.Duration
 	// NotBefore and NotAfter, if not zero, are the certificate's own, as they will stand in it.
 	NotBefore, NotAfter time.Time
 
@@ -908,6 +910,9 @@ func (b *builder) validity() error {
 		}
 		b.warn("the profile %s gives %s at the most; the certificate ends with that", p.Name(), p.maxLife)
 		notAfter = longest
+	}
+	if end := now.Add(in.MaxValidity.Truncate(time.Second)).Add(-time.Second); in.MaxValidity > 0 && notAfter.After(end) {
+		notAfter = end
 	}
 	if !in.Issuer.NotAfter.IsZero() && notAfter.After(issuerEnd) {
 		if explicit && !v.Clamp {

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/pkg/audit"
-	"github.com/certwright/certwright/pkg/ca"
 	"github.com/certwright/certwright/pkg/csr"
 	"github.com/certwright/certwright/pkg/enrollment"
 	"github.com/certwright/certwright/pkg/fault"
@@ -32,8 +31,43 @@ func (h *Handler) waiting(ctx context.Context, e pki.Enrollment) (*csr.Request, 
 	return parser.Parse(raw)
 }
 
-// Approve issues the certificate that a request waits for. The device gets it when it asks again. Errors are faults:
-// NotFound, Conflict when it was decided before or has waited too long, and those of issuing.
+// waitedFacts are those of a request that a person has approved.
+func (h *Handler) waitedFacts(ctx context.Context, point *enrollment.Point, issuerID int64, e pki.Enrollment, request *csr.Request) (*enrollment.Facts, error) {
+	f := newFacts(point, issuerID, request)
+	f.Waited, f.SignerKey = &e, e.SignerHash
+	var err error
+	if f.Webhook, err = enrollment.ParseOverrides(e.Overrides); err != nil {
+		return nil, err
+	}
+	if e.Challenge != "" {
+		c, err := h.cfg.Store.Challenge(ctx, e.Challenge)
+		if err != nil {
+			return nil, err
+		}
+		f.OneTime = &c
+	}
+	if e.Replaces == (pki.Fingerprint{}) {
+		return f, nil
+	}
+	old, err := h.cfg.Store.Certificate(ctx, e.Replaces)
+	if err != nil {
+		return nil, err
+	}
+	f.Signer, err = h.signerOf(&old, nil, request)
+	return f, err
+}
+
+// kindOf names a request that waits, for counts.
+func kindOf(e pki.Enrollment) string {
+	if e.Replaces != (pki.Fingerprint{}) {
+		return "renew"
+	}
+	return "enroll"
+}
+
+// Approve issues the certificate that a request waits for, if the policy still allows it: the device may have been blocked
+// meanwhile. The device gets it when it asks again. Errors are faults: NotFound, Conflict when it was decided before or has
+// waited too long, PolicyRefused, and those of issuing.
 func (h *Handler) Approve(ctx context.Context, by pki.Principal, requestID, id string) (pki.Enrollment, error) {
 	e, point, now, err := h.decidable(ctx, id)
 	if err != nil {
@@ -47,20 +81,23 @@ func (h *Handler) Approve(ctx context.Context, by pki.Principal, requestID, id s
 	if err != nil {
 		return e, err
 	}
-	grant := ca.Request{Profile: e.Profile, CSR: request}
-	if e.Challenge != "" {
-		c, err := h.cfg.Store.Challenge(ctx, e.Challenge)
-		if err != nil {
-			return e, err
-		}
-		if grant.Subject, grant.SANs, err = enrollment.Bind(c, request.Subject, request.SANs); err != nil {
-			return e, err
-		}
+	facts, err := h.waitedFacts(ctx, point, i.ID, e, request)
+	if err != nil {
+		return e, err
+	}
+	facts.Now = now
+	v, err := h.settle(ctx, facts, func() enrollment.WebhookAnswer { return enrollment.WebhookAnswer{} })
+	switch {
+	case err != nil:
+		return e, err
+	case v.Outcome != enrollment.Issue:
+		h.notes.refusal(RefusalKey{point.Name(), kindOf(e), v.Reason}, now)
+		return e, fault.Wrap(fault.PolicyRefused, v.Err, "the request cannot be approved: %s", v.Text).WithHint("deny it; see who gets a certificate in docs/policy.md")
 	}
 	next := e
 	next.Version, next.State, next.DecidedBy, next.UpdatedAt = e.Version+1, pki.EnrollmentIssued, by.Name, now
 	next.ExpiresAt = later(e.ExpiresAt, now.Add(point.RetryWindow()))
-	issued, err := h.grant(ctx, point, i, grant, &store.EnrollmentChange{Enrollment: next}, by, requestID, true)
+	issued, err := h.grant(ctx, point, i, request, &store.EnrollmentChange{Enrollment: next}, v, by, requestID)
 	if errors.Is(err, store.ErrStale) {
 		return e, decided(err)
 	}

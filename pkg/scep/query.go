@@ -13,6 +13,7 @@ import (
 	"github.com/certwright/certwright/pkg/crl"
 	"github.com/certwright/certwright/pkg/csr"
 	"github.com/certwright/certwright/pkg/der"
+	"github.com/certwright/certwright/pkg/enrollment"
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/issuer"
 	"github.com/certwright/certwright/pkg/pki"
@@ -37,18 +38,21 @@ func (t *transaction) certPoll(messageData []byte, failure error) ([]byte, strin
 		failure = errors.New("the IssuerAndSubject of a CertPoll cannot be read")
 	}
 	if failure != nil {
-		return nil, "", hidden(failure)
+		return nil, "", hidden(enrollment.ReasonChallenge, failure)
 	}
 	e, err := t.h.cfg.Store.EnrollmentBySigner(t.ctx, t.point.Name(), t.request.TransactionID, t.signerHash)
 	if fault.Is(err, fault.NotFound) {
-		return nil, "", refuse(cms.BadCertID, err, "no request of this key waits under this transactionID")
+		return nil, "", absent(err, "no request of this key waits under this transactionID")
 	}
 	if err != nil {
 		return nil, "", err
 	}
+	if err := t.served(e.Device); err != nil {
+		return nil, "", err
+	}
 	switch {
 	case !t.now.Before(e.ExpiresAt):
-		return nil, "", refuse(cms.BadRequest, nil, "the request has waited too long; ask again")
+		return nil, "", refuse(enrollment.ReasonExpired, nil, "the request has waited too long; ask again")
 	case e.State == pki.EnrollmentPending:
 		return nil, "", errWaiting
 	case e.State == pki.EnrollmentDenied:
@@ -59,7 +63,7 @@ func (t *transaction) certPoll(messageData []byte, failure error) ([]byte, strin
 		return nil, "", err
 	}
 	if content == nil {
-		return nil, "", refuse(cms.BadCertID, nil, "the certificate of this request is not good any more")
+		return nil, "", absent(nil, "the certificate of this request is not good any more")
 	}
 	if t.encrypts() {
 		return content, "", nil
@@ -71,7 +75,7 @@ func (t *transaction) certPoll(messageData []byte, failure error) ([]byte, strin
 // keptChallenge returns the challenge of a request that has waited, for the answer to a key that cannot encrypt.
 func (t *transaction) keptChallenge(e pki.Enrollment) (string, error) {
 	if e.ID == "" || e.Challenge == "" {
-		return "", refuse(cms.BadRequest, nil, "the answer cannot be encrypted: the signing key is not RSA, and the request had no one-time challenge")
+		return "", refuse(enrollment.ReasonKey, nil, "the answer cannot be encrypted: the signing key is not RSA, and the request had no one-time challenge")
 	}
 	request, err := t.h.waiting(t.ctx, e)
 	if err != nil {
@@ -89,10 +93,10 @@ func issuerAndSerial(messageData []byte, failure error) (name []byte, serial pki
 		failure = errors.New("the IssuerAndSerialNumber cannot be read")
 	}
 	if failure != nil {
-		return nil, "", hidden(failure)
+		return nil, "", hidden(enrollment.ReasonChallenge, failure)
 	}
 	if serial, err = pki.SerialNumberFromBytes(n); err != nil {
-		return nil, "", refuse(cms.BadCertID, err, "there is no certificate with this serial number")
+		return nil, "", absent(err, "there is no certificate with this serial number")
 	}
 	return i, serial, nil
 }
@@ -114,7 +118,7 @@ func (t *transaction) getCert(messageData []byte, failure error) ([]byte, error)
 		return nil, err
 	}
 	// One text for all: who asks for what is not his does not learn whether it is there.
-	none := refuse(cms.BadCertID, nil, "you have no certificate with this issuer and serial number")
+	none := absent(nil, "you have no certificate with this issuer and serial number")
 	if t.keyNamed(name) == nil || !t.encrypts() {
 		return nil, none
 	}
@@ -141,7 +145,7 @@ func (t *transaction) getCRL(messageData []byte, failure error) ([]byte, error) 
 	}
 	key := t.keyNamed(name)
 	if key == nil {
-		return nil, refuse(cms.BadCertID, nil, "this enrollment point has no CRL of this issuer")
+		return nil, absent(nil, "this enrollment point has no CRL of this issuer")
 	}
 	if key.KeyID != t.issuer.Current.KeyID && bytes.Equal(name, t.issuer.Current.Certificate.RawSubject) {
 		key = t.issuer.Current
@@ -151,9 +155,9 @@ func (t *transaction) getCRL(messageData []byte, failure error) ([]byte, error) 
 	case !ok:
 		return nil, fault.New(fault.Unavailable, "there is no CRL yet").WithRetryAfter(time.Second)
 	case published.DER.Size() > maxCRLBytes:
-		return nil, refuse(cms.BadRequest, nil, "the CRL is too long for SCEP; every certificate has its address")
+		return nil, refuse(enrollment.ReasonOther, nil, "the CRL is too long for SCEP; every certificate has its address")
 	case !t.encrypts():
-		return nil, refuse(cms.BadRequest, nil, "the answer cannot be encrypted: the signing key is not RSA; every certificate has the CRL's address")
+		return nil, refuse(enrollment.ReasonKey, nil, "the answer cannot be encrypted: the signing key is not RSA; every certificate has the CRL's address")
 	}
 	return cms.CRLsOnly(crl.Bytes(published.DER)), nil
 }

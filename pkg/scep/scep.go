@@ -58,6 +58,8 @@ type Store interface {
 	store.Certificates
 	store.Enrollments
 	store.Challenges
+	store.Requests
+	store.Devices
 	Secret(ctx context.Context, name string) ([]byte, error)
 	store.Audit
 }
@@ -85,6 +87,7 @@ type Handler struct {
 	auditor  *auditor
 	turns    chan struct{} // bounds how many messages are processed at a time
 	counts   counts
+	notes    notes
 }
 
 // messagesPerCPU is how many messages are processed at a time. Most wait for the store, which commits together what comes
@@ -271,11 +274,13 @@ func (h *Handler) pkiOperation(ctx context.Context, w http.ResponseWriter, r *ht
 	source := sourceOf(r)
 	refuse := func(status int, text string) {
 		h.counts.add("PKIOperation", "refused")
+		h.refuse(point, enrollment.ReasonMalformed)
 		h.failures.spend(source)
 		http.Error(w, text, status)
 	}
 	if wait := h.failures.wait(source); wait > 0 {
 		h.counts.add("PKIOperation", "throttled")
+		h.refuse(point, enrollment.ReasonThrottled)
 		w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
 		http.Error(w, "too many refused requests from this address; try again later", http.StatusTooManyRequests)
 		return
@@ -312,7 +317,7 @@ func (h *Handler) pkiOperation(ctx context.Context, w http.ResponseWriter, r *ht
 		return
 	}
 	arrived := time.Now()
-	answer, err := h.answer(ctx, point, request, source)
+	answer, err := h.answer(ctx, point, request, source, r.UserAgent())
 	if answer.failed() {
 		h.failures.spend(source)
 		wait := replyQuantum - time.Since(arrived)%replyQuantum
@@ -346,7 +351,7 @@ func known(t cms.MessageType) string {
 }
 
 // answer processes a message. A panic costs this message and no other: a peer of ours dies of messageType 99.
-func (h *Handler) answer(ctx context.Context, point *enrollment.Point, request *cms.PKIMessage, source string) (out reply, err error) {
+func (h *Handler) answer(ctx context.Context, point *enrollment.Point, request *cms.PKIMessage, source, userAgent string) (out reply, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			h.log.Error("a SCEP message caused a panic", "request_id", problem.RequestID(ctx), "point", point.Name(), "source", source,
@@ -366,7 +371,7 @@ func (h *Handler) answer(ctx context.Context, point *enrollment.Point, request *
 	}
 	t := &transaction{
 		h: h, ctx: ctx, point: point, issuer: i, authorities: all, by: all[0], request: request, source: source, now: h.cfg.Clock.Now(),
-		id: problem.RequestID(ctx),
+		id: problem.RequestID(ctx), contact: contact{userAgent: userAgent},
 	}
 	return t.run()
 }

@@ -2,6 +2,7 @@ package scep
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -49,7 +50,12 @@ type transaction struct {
 	signer     *x509.Certificate // whose signature holds
 	signerHash [32]byte          // SHA-256 of its SubjectPublicKeyInfo
 	envelope   *cms.EnvelopedData
+	selfSigned bool             // the signer
 	own        *pki.Certificate // the signer's certificate when it is of ours
+
+	device      string // whose request it is, once its right is proven; empty: not known
+	wrongSecret string // ID of the challenge that the request names, with another secret
+	contact     contact
 }
 
 // reply is a CertRep.
@@ -63,10 +69,11 @@ func (r reply) failed() bool { return r.message == nil || r.status == cms.Failur
 
 // refusal is a FAILURE: what the client learns, and what only the log does.
 type refusal struct {
-	info  cms.FailInfo
-	text  string
-	cause error
-	audit bool // somebody should look at it
+	reason enrollment.Reason
+	info   cms.FailInfo
+	text   string
+	cause  error
+	audit  bool // somebody should look at it
 }
 
 // Error is for the log.
@@ -80,20 +87,51 @@ func (r *refusal) Error() string {
 // Unwrap returns the cause.
 func (r *refusal) Unwrap() error { return r.cause }
 
-func refuse(info cms.FailInfo, cause error, format string, args ...any) *refusal {
-	return &refusal{info: info, text: fmt.Sprintf(format, args...), cause: cause}
+func refuse(reason enrollment.Reason, cause error, format string, args ...any) *refusal {
+	return &refusal{reason: reason, info: infoOf(reason), text: fmt.Sprintf(format, args...), cause: cause}
+}
+
+// infoOf gives a reason its failInfo (RFC 8894, Section 3.2.1.4).
+func infoOf(reason enrollment.Reason) cms.FailInfo {
+	switch reason {
+	case enrollment.ReasonAlgorithm:
+		return cms.BadAlg
+	case enrollment.ReasonSignature:
+		return cms.BadMessageCheck
+	}
+	return cms.BadRequest
+}
+
+// absent refuses what asks for something that is not there.
+func absent(cause error, text string) *refusal {
+	return &refusal{reason: enrollment.ReasonMalformed, info: cms.BadCertID, text: text, cause: cause}
 }
 
 // hidden is the one refusal for everything that an encrypted request may hide. Each is noted in the audit trail: to note
 // only some would take a commit's time for those, and tell them from the others.
-func hidden(cause error) *refusal {
-	return &refusal{info: cms.BadRequest, text: textRefused, cause: cause, audit: true}
+func hidden(reason enrollment.Reason, cause error) *refusal {
+	return &refusal{reason: reason, info: cms.BadRequest, text: textRefused, cause: cause, audit: true}
+}
+
+// refused turns a verdict into a refusal.
+func refused(v enrollment.Verdict) *refusal {
+	if v.Hidden {
+		return hidden(v.Reason, errors.New(v.Text))
+	}
+	r := refuse(v.Reason, v.Err, "%s", v.Text)
+	switch v.Reason {
+	case enrollment.ReasonNotYet, enrollment.ReasonAlgorithm:
+	default:
+		r.audit = true
+	}
+	return r
 }
 
 // run answers the message.
 func (t *transaction) run() (reply, error) {
 	content, password, err := t.process()
 	if errors.Is(err, errWaiting) {
+		t.note(nil)
 		t.h.log.Info("a device's request waits", "point", t.point.Name(), "type", t.request.MessageType, "transaction_id", t.request.TransactionID, "source", t.source, "request_id", t.id)
 		return t.sign(cms.PKIMessageConfig{PKIStatus: cms.Pending})
 	}
@@ -104,6 +142,7 @@ func (t *transaction) run() (reply, error) {
 	if err != nil {
 		return t.fail(err)
 	}
+	t.note(nil)
 	return t.sign(cms.PKIMessageConfig{PKIStatus: cms.Success, Envelope: envelope})
 }
 
@@ -119,8 +158,12 @@ func (t *transaction) fail(err error) (reply, error) {
 		}
 	}
 	t.h.log.Info("a SCEP request was refused", "point", t.point.Name(), "type", known(t.request.MessageType), "transaction_id", t.request.TransactionID,
-		"source", t.source, "request_id", t.id, "fail_info", r.info, "err", r.Error())
-	if r.audit {
+		"source", t.source, "request_id", t.id, "device", t.device, "reason", r.reason, "fail_info", r.info, "err", r.Error())
+	t.note(r)
+	switch {
+	case t.wrongSecret != "":
+		t.h.auditor.failChallenge(t.ctx, t.h, t, t.wrongSecret)
+	case r.audit:
 		t.h.auditor.record(t.ctx, t.h, t, r)
 	}
 	return t.sign(cms.PKIMessageConfig{PKIStatus: cms.Failure, FailInfo: r.info, FailInfoText: clean(r.text)})
@@ -144,7 +187,24 @@ func refusalOf(err error) *refusal {
 	if f.Hint != "" {
 		text += " (" + f.Hint + ")"
 	}
-	return &refusal{info: info, text: text, cause: err, audit: f.Kind == fault.PolicyRefused || f.Kind == fault.BadPublicKey}
+	return &refusal{reason: reasonOf(err), info: info, text: text, cause: err, audit: f.Kind == fault.PolicyRefused || f.Kind == fault.BadPublicKey}
+}
+
+// reasonOf returns why the authority or the store has refused what the policy allows.
+func reasonOf(err error) enrollment.Reason {
+	switch {
+	case errors.Is(err, store.ErrDeviceRefused):
+		return enrollment.ReasonDeviceBlocked
+	case errors.Is(err, store.ErrPredecessor):
+		return enrollment.ReasonRevoked
+	}
+	switch fault.KindOf(err) {
+	case fault.BadPublicKey:
+		return enrollment.ReasonKey
+	case fault.PolicyRefused, fault.BadCSR:
+		return enrollment.ReasonNames
+	}
+	return enrollment.ReasonOther
 }
 
 // clean makes a text fit for a client's terminal and log: a request's own words may be in it.
@@ -180,14 +240,14 @@ func (t *transaction) process() (content []byte, password string, err error) {
 	if t.signer, err = t.request.Verify(cms.VerifyOptions{AllowMD5: t.legacy(enrollment.LegacyMD5)}); err != nil {
 		return nil, "", visible(err)
 	}
-	t.signerHash = keys.SPKIHash(t.signer.RawSubjectPublicKeyInfo)
+	t.signerHash, t.selfSigned = keys.SPKIHash(t.signer.RawSubjectPublicKeyInfo), cms.IsSelfSigned(t.signer)
 	switch t.request.MessageType {
 	case cms.PKCSReq, cms.RenewalReq, cms.CertPoll, cms.GetCert, cms.GetCRL:
 	default: // RFC 8894, Section 3.2.1.2
-		return nil, "", refuse(cms.BadRequest, nil, "the message type is not one that a server answers")
+		return nil, "", refuse(enrollment.ReasonMalformed, nil, "the message type is not one that a server answers")
 	}
 	if len(t.request.Signed.Content) == 0 { // RFC 8894, Section 3.1: never in the clear
-		return nil, "", refuse(cms.BadRequest, nil, "the message has no encrypted content")
+		return nil, "", refuse(enrollment.ReasonMalformed, nil, "the message has no encrypted content")
 	}
 	if t.envelope, err = cms.ParseEnvelopedData(t.request.Signed.Content, cms.Limits{MaxBytes: maxBodyBytes}); err != nil {
 		return nil, "", visible(err)
@@ -219,6 +279,11 @@ func (t *transaction) process() (content []byte, password string, err error) {
 	if failure != nil && !errors.Is(failure, cms.ErrDecryption) {
 		return nil, "", visible(failure)
 	}
+	if t.request.MessageType != cms.PKCSReq && t.request.MessageType != cms.RenewalReq && t.own != nil {
+		if err := t.served(t.own.Device); err != nil {
+			return nil, "", err
+		}
+	}
 	switch t.request.MessageType {
 	case cms.CertPoll:
 		return t.certPoll(messageData, failure)
@@ -239,13 +304,13 @@ func visible(err error) error {
 	text := fault.Public(err).Detail
 	switch {
 	case errors.Is(err, cms.ErrAlgorithm):
-		return refuse(cms.BadAlg, err, "%s", text)
+		return refuse(enrollment.ReasonAlgorithm, err, "%s", text)
 	case errors.Is(err, cms.ErrSignature):
-		return refuse(cms.BadMessageCheck, err, "%s", text)
+		return refuse(enrollment.ReasonSignature, err, "%s", text)
 	case errors.Is(err, cms.ErrNoRecipient):
-		return refuse(cms.BadMessageCheck, err, "the message is encrypted to another certificate: get the CA's certificates again")
+		return refuse(enrollment.ReasonSignature, err, "the message is encrypted to another certificate: get the CA's certificates again")
 	case errors.Is(err, cms.ErrMalformed):
-		return refuse(cms.BadRequest, err, "%s", text)
+		return refuse(enrollment.ReasonMalformed, err, "%s", text)
 	}
 	return err
 }
@@ -265,6 +330,25 @@ func (t *transaction) recognize() error {
 		return err
 	}
 	t.own = &record
+	return nil
+}
+
+// served refuses a device that is blocked or retired, and takes note whose message it is.
+func (t *transaction) served(device string) error {
+	if device == "" {
+		return nil
+	}
+	t.device = device
+	record, err := t.h.cfg.Store.Device(t.ctx, device)
+	if fault.Is(err, fault.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if v := enrollment.Served(device, &record); v != nil {
+		return refused(*v)
+	}
 	return nil
 }
 
@@ -292,12 +376,13 @@ func (t *transaction) enroll(messageData []byte, failure error) ([]byte, string,
 		err = failure
 	}
 	if err != nil {
-		return nil, "", hidden(err)
+		return nil, "", hidden(enrollment.ReasonChallenge, err)
 	}
 	// The request's own signature holds: nobody has changed what was encrypted.
 	if request.SignatureAlgorithm == x509.SHA1WithRSA || request.SignatureAlgorithm == x509.ECDSAWithSHA1 {
 		t.h.legacy(t, enrollment.LegacySHA1CSR)
 	}
+	t.contact.key = request.KeyAlgorithm.String()
 	// Two readings: a retry may find that another replica has just answered.
 	for try := 1; ; try++ {
 		content, password, err := t.decide(request)
@@ -305,227 +390,142 @@ func (t *transaction) enroll(messageData []byte, failure error) ([]byte, string,
 			continue
 		}
 		if errors.Is(err, store.ErrChallengeUsed) {
-			return nil, "", hidden(err)
+			return nil, "", hidden(enrollment.ReasonChallenge, err)
 		}
 		return content, password, err
 	}
 }
 
-// credential is what authorises a request.
-type credential struct {
-	challenge *pki.Challenge // one-time
-	static    bool
-	renewal   bool   // the signature of a certificate of ours
-	review    string // why a person has to look at it all the same; empty if nobody has
-	password  string // the challenge's text
-}
-
-// decide authorises a request and answers it: again, when it was answered before; else with a new certificate.
+// decide applies the policy to a request and answers it: again, when it was answered before; else with a new certificate.
 func (t *transaction) decide(request *csr.Request) ([]byte, string, error) {
-	sameKey := t.signerHash == request.SPKIHash
-	if t.own == nil && !(sameKey && cms.IsSelfSigned(t.signer)) {
-		// RFC 8894, Section 2.3: who captured an envelope could sign it anew otherwise.
-		return nil, "", hidden(errors.New("the message is signed neither with the key of the request nor with a certificate of ours"))
-	}
-	before, err := t.h.cfg.Store.Enrollment(t.ctx, t.point.Name(), t.request.TransactionID, request.SPKIHash)
-	if err != nil && !fault.Is(err, fault.NotFound) {
-		return nil, "", err
-	}
-	if err != nil || !t.now.Before(before.ExpiresAt) {
-		before = pki.Enrollment{Version: before.Version}
-	}
-	if repeated, content, password, err := t.again(request, before); repeated {
-		return content, password, err
-	}
-	c, err := t.authorize(request)
+	facts, before, err := t.lookUp(request)
 	if err != nil {
 		return nil, "", err
+	}
+	if repeated, content, password, err := t.again(request, before, facts); repeated {
+		return content, password, err
+	}
+	v, err := t.h.settle(t.ctx, facts, func() enrollment.WebhookAnswer { return t.ask(request, facts) })
+	if err != nil {
+		return nil, "", err
+	}
+	t.device = v.Device
+	if facts.Signer != nil && !facts.Signer.Void {
+		t.device = cmp.Or(v.Device, facts.Signer.Device)
+	}
+	t.contact.known = facts.Devices[t.device]
+	if v.Outcome == enrollment.Refuse {
+		return nil, "", refused(v)
+	}
+	t.wrongSecret = "" // of no account: something else has authorised the request
+	if v.Renewal && enrollment.WeakDigest(t.request.Digest()) {
+		t.h.legacy(t, enrollment.LegacySHA1Renewal)
 	}
 	password := ""
 	if !t.encrypts() {
 		switch {
-		case c.challenge == nil && c.password == "":
-			return nil, "", refuse(cms.BadRequest, nil, "the answer cannot be encrypted: the signing key is not RSA and there is no challenge; enroll again with a one-time challenge")
-		case c.challenge == nil:
+		case v.Credential == enrollment.BySignature && !v.UseChallenge:
+			return nil, "", refuse(enrollment.ReasonKey, nil, "the answer cannot be encrypted: the signing key is not RSA and there is no challenge; enroll again with a one-time challenge")
+		case !v.UseChallenge:
 			// Whoever sees the answer could try all words (RFC 8894, Section 7.3).
-			return nil, "", refuse(cms.BadRequest, nil, "the answer cannot be encrypted: the signing key is not RSA, and a static challenge is too weak for it; use a one-time challenge")
+			return nil, "", refuse(enrollment.ReasonKey, nil, "the answer cannot be encrypted: the signing key is not RSA, and a static challenge is too weak for it; use a one-time challenge")
 		case t.envelope.Cipher.Legacy():
-			return nil, "", refuse(cms.BadAlg, nil, "single DES does not protect an answer that is encrypted to a challenge")
+			return nil, "", refuse(enrollment.ReasonAlgorithm, nil, "single DES does not protect an answer that is encrypted to a challenge")
 		}
-		password = c.password
+		password = strings.TrimSpace(request.ChallengePassword.Reveal())
 	}
-	content, err := t.issue(request, before, c)
+	content, err := t.issue(request, before, facts, v)
 	return content, password, err
 }
 
-// authorize finds out what gives the request its right.
-func (t *transaction) authorize(request *csr.Request) (credential, error) {
-	var renewal error
-	var by credential // of the renewal, if it has to wait: a challenge is better
-	if t.own != nil {
-		if renewal = t.mayRenew(); renewal == nil {
-			why, err := t.review()
-			if err != nil {
-				return credential{}, err
-			}
-			if by = (credential{renewal: true, review: why}); why == "" {
-				return by, nil
-			}
-		} else if t.own.Revocation != nil {
-			// What proved the device's identity is void, and a challenge that comes with it may be stolen along with its key.
-			return credential{}, renewal
-		}
-	}
-	text := strings.TrimSpace(request.ChallengePassword.Reveal())
-	if text == "" { // blank counts as absent
-		if t.own != nil {
-			return by, renewal
-		}
-		return credential{}, t.wrongChallenge(nil, errors.New("there is no challenge"))
-	}
-	approval := ""
-	if t.point.Config().Approval {
-		approval = "the enrollment point wants approval"
-	}
-	if t.own != nil && t.signerHash != request.SPKIHash {
-		// A challenge in an envelope that somebody else signs: it must be the same device.
-		subject, _, err := csr.Names(t.signer)
-		if err != nil || !slices.EqualFunc(subject, request.Subject, func(a, b attribute) bool { return a.Type.Equal(b.Type) && a.Value == b.Value }) {
-			return credential{}, hidden(errors.New("the certificate that signs is of another device than the request"))
-		}
-	}
-	id, hash, ok := enrollment.ParseChallenge(text)
-	if ok {
-		c, err := t.h.cfg.Store.Challenge(t.ctx, id)
-		switch {
-		case fault.Is(err, fault.NotFound):
-		case err != nil:
-			return credential{}, err
-		case t.own != nil && !c.Open(t.now): // likewise
-			return by, renewal
-		case !enrollment.Matches(c, hash):
-			return credential{}, t.wrongChallenge(&c, errors.New("the challenge has another secret"))
-		case c.Point != t.point.Name():
-			return credential{}, t.wrongChallenge(nil, fmt.Errorf("challenge %s is for another point", c.ID))
-		case !c.Open(t.now):
-			return credential{}, t.wrongChallenge(nil, fmt.Errorf("challenge %s was used, was revoked or has ended", c.ID))
-		default:
-			return credential{challenge: &c, password: text, review: approval}, nil
-		}
-	}
-	if t.point.IsStatic(text) {
-		return credential{static: true, password: text, review: approval}, nil
-	}
-	if t.own != nil { // many send the challenge of their first request for ever
-		return by, renewal
-	}
-	return credential{}, t.wrongChallenge(nil, errors.New("the challenge is unknown"))
-}
-
-// wrongChallenge refuses, and leaves a mark.
-func (t *transaction) wrongChallenge(c *pki.Challenge, cause error) error {
-	r := hidden(cause)
-	if c != nil {
-		t.h.auditor.failChallenge(t.ctx, t.h, t, c.ID)
-		r.audit = false // that was its record
-	}
-	return r
-}
-
-// mayRenew says why the signer's certificate does not authorise its own renewal; nil if it does. Some reasons have the
-// request wait for a person: see review.
-func (t *transaction) mayRenew() error {
-	switch old := t.own; {
-	case old.Revocation != nil:
-		return &refusal{info: cms.BadRequest, text: fmt.Sprintf("the certificate is %s", old.Revocation.Status), audit: true}
-	case old.IssuerID != t.issuer.ID || old.Profile != t.point.Profile() && old.Protocol != Protocol:
-		return &refusal{info: cms.BadRequest, text: "the certificate is of another issuer or profile than this enrollment point", audit: true}
-	case t.now.Before(t.point.RenewableFrom(old.NotBefore, old.NotAfter)):
-		return refuse(cms.BadRequest, nil, "the certificate can be renewed from %s on", t.point.RenewableFrom(old.NotBefore, old.NotAfter).Format(time.RFC3339))
-	}
-	switch t.request.Digest() {
-	case crypto.SHA1, crypto.MD5: // RFC 8894, Section 7.9
-		if !t.legacy(enrollment.LegacySHA1Renewal) {
-			return refuse(cms.BadAlg, nil, "a renewal is signed with SHA-256 or better")
-		}
-		t.h.legacy(t, enrollment.LegacySHA1Renewal)
-	}
-	return nil
-}
-
-// review returns why a renewal has to wait for a person; empty if it has not.
-func (t *transaction) review() (string, error) {
-	if t.now.After(t.own.NotAfter) {
-		return "its certificate ended on " + t.own.NotAfter.Format(time.RFC3339), nil
-	}
-	next, err := t.h.cfg.Store.Successor(t.ctx, t.own.Fingerprint)
-	switch {
-	case fault.Is(err, fault.NotFound):
-		return "", nil
-	case err != nil:
-		return "", err
-	}
-	return fmt.Sprintf("its certificate was renewed on %s already", next.IssuedAt.Format(time.RFC3339)), nil
+// ask has the point's webhook decide. Without an answer it has refused.
+func (t *transaction) ask(request *csr.Request, facts *enrollment.Facts) enrollment.WebhookAnswer {
+	return enrollment.WebhookAnswer{Text: "there is nobody to ask it"}
 }
 
 // issue makes the certificate, or has the request wait.
-func (t *transaction) issue(request *csr.Request, before pki.Enrollment, c credential) ([]byte, error) {
+func (t *transaction) issue(request *csr.Request, before pki.Enrollment, facts *enrollment.Facts, v enrollment.Verdict) ([]byte, error) {
 	row := pki.Enrollment{
 		Point: t.point.Name(), TransactionID: t.request.TransactionID, SPKIHash: request.SPKIHash, Version: before.Version + 1,
-		State: pki.EnrollmentIssued, CSRHash: sha256.Sum256(request.DER), SignerHash: t.signerHash, Profile: t.point.Profile(), Source: t.source,
+		State: pki.EnrollmentIssued, CSRHash: sha256.Sum256(request.DER), SignerHash: t.signerHash, Profile: v.Profile, Device: v.Device, Source: t.source,
 		CreatedAt: t.now, UpdatedAt: t.now, ExpiresAt: t.now.Add(t.point.RetryWindow()),
 	}
-	grant := ca.Request{Profile: t.point.Profile(), CSR: request}
-	if c.challenge != nil {
-		row.Challenge, row.Device = c.challenge.ID, c.challenge.Device
-		if c.challenge.Profile != "" {
-			grant.Profile, row.Profile = c.challenge.Profile, c.challenge.Profile
-		}
+	if v.UseChallenge {
+		row.Challenge = facts.OneTime.ID
+	}
+	if v.Renewal {
+		row.Replaces = t.own.Fingerprint
+	}
+	if facts.Webhook != nil {
 		var err error
-		if grant.Subject, grant.SANs, err = enrollment.Bind(*c.challenge, request.Subject, request.SANs); err != nil {
+		if row.Overrides, err = facts.Webhook.Overrides(); err != nil {
 			return nil, err
 		}
 	}
-	if c.renewal {
-		row.Replaces, row.Device = t.own.Fingerprint, t.own.Device
+	change := &store.EnrollmentChange{Enrollment: row, UseChallenge: v.UseChallenge}
+	if v.Outcome == enrollment.Wait {
+		return nil, t.wait(request, change, v.Text)
 	}
-	if c.review != "" {
-		return nil, t.wait(request, row, c)
+	if v.Return {
+		if err := t.countReturn(v); err != nil {
+			return nil, err
+		}
 	}
-	change := &store.EnrollmentChange{Enrollment: row, UseChallenge: c.challenge != nil}
-	issued, err := t.h.grant(t.ctx, t.point, t.issuer, grant, change, t.principal(), t.id, false)
+	issued, err := t.h.grant(t.ctx, t.point, t.issuer, request, change, v, t.principal(), t.id)
 	if err != nil {
 		return nil, err
 	}
-	t.h.log.Info("issued by SCEP", "point", t.point.Name(), "type", t.request.MessageType, "serial", issued.Serial, "subject", issued.Subject,
-		"transaction_id", t.request.TransactionID, "source", t.source, "request_id", t.id, "renewal", c.renewal)
+	t.contact.issued = true
+	t.h.log.Info("issued by SCEP", "point", t.point.Name(), "type", t.request.MessageType, "serial", issued.Serial, "subject", issued.Subject, "device", v.Device,
+		"transaction_id", t.request.TransactionID, "source", t.source, "request_id", t.id, "renewal", v.Renewal, "return", v.Return)
 	return cms.CertificatesOnly(issued.DER), nil
+}
+
+// countReturn notes that a device tries to come back with a certificate that has ended. It is durable before the answer:
+// a device that fails again and again is one for a person to look at.
+func (t *transaction) countReturn(v enrollment.Verdict) error {
+	p := t.principal()
+	t.h.log.Warn("a certificate that has ended is renewed, within the point's grace", "point", t.point.Name(), "device", v.Device, "serial", t.own.Serial,
+		"not_after", t.own.NotAfter, "source", t.source, "request_id", t.id)
+	if v.Device != "" {
+		c := t.sighting(nil)
+		c.Return = true
+		if err := t.h.cfg.Store.NoteContacts(t.ctx, []store.Contact{c}, nil); err != nil {
+			return err
+		}
+	}
+	return t.h.cfg.Store.RecordAudit(t.ctx, audit.Record{
+		Time: t.now, Action: audit.ActionReturn, Actor: p.Name, Role: p.Role.String(), Source: t.source, RequestID: t.id, Target: "certificate/" + t.own.Fingerprint.String(),
+		Detail: map[string]string{
+			"enrollment_point": t.point.Name(), "device": v.Device, "transaction_id": t.request.TransactionID, "not_after": t.own.NotAfter.Format(time.RFC3339),
+		},
+	})
 }
 
 func (t *transaction) principal() pki.Principal {
 	return pki.Principal{Name: Protocol + ":" + t.point.Name(), Role: pki.RoleEnroller, Source: t.source}
 }
 
-// grant has the certificate made that an enrollment is for.
-func (h *Handler) grant(ctx context.Context, point *enrollment.Point, i *issuer.Issuer, r ca.Request, change *store.EnrollmentChange, by pki.Principal, requestID string, decided bool) (pki.Certificate, error) {
+// grant has the certificate made that a verdict allows.
+func (h *Handler) grant(ctx context.Context, point *enrollment.Point, i *issuer.Issuer, request *csr.Request, change *store.EnrollmentChange, v enrollment.Verdict, by pki.Principal, requestID string) (pki.Certificate, error) {
 	e := &change.Enrollment
-	detail := map[string]string{"enrollment_point": point.Name(), "transaction_id": e.TransactionID}
+	detail := map[string]string{"enrollment_point": point.Name(), "transaction_id": e.TransactionID, "by": string(v.Credential)}
 	if e.Challenge != "" {
 		detail["challenge"] = e.Challenge
 	}
-	if e.Replaces != (pki.Fingerprint{}) {
-		issued, err := h.cfg.CA.Renew(ctx, ca.RenewRequest{
-			Principal: by, RequestID: requestID, Protocol: Protocol, Certificate: e.Replaces, CSR: r.CSR, TransactionID: e.TransactionID,
-			Enrollment: change, Detail: detail, Ended: decided,
+	var issued *ca.Issued
+	var err error
+	if v.Renewal {
+		issued, err = h.cfg.CA.Renew(ctx, ca.RenewRequest{
+			Principal: by, RequestID: requestID, Protocol: Protocol, Certificate: e.Replaces, CSR: request, TransactionID: e.TransactionID,
+			Enrollment: change, Detail: detail, MaxValidity: v.MaxValidity, Device: v.Device, Ended: v.Return || v.Credential == enrollment.ByPerson,
 		})
-		if err != nil {
-			return pki.Certificate{}, err
-		}
-		return issued.Record, nil
+	} else {
+		issued, err = h.cfg.CA.Issue(ctx, ca.Request{
+			Principal: by, RequestID: requestID, Protocol: Protocol, Issuer: i.Name, Profile: v.Profile, CSR: request, Subject: v.Subject, SANs: v.SANs,
+			MaxValidity: v.MaxValidity, Device: v.Device, SupersedeDevice: v.Revoke, TransactionID: e.TransactionID, Enrollment: change, Detail: detail,
+		})
 	}
-	r.Principal, r.RequestID, r.Protocol, r.Issuer, r.Device = by, requestID, Protocol, i.Name, e.Device
-	r.TransactionID, r.Enrollment, r.Detail = e.TransactionID, change, detail
-	issued, err := h.cfg.CA.Issue(ctx, r)
 	if err != nil {
 		return pki.Certificate{}, err
 	}
@@ -533,31 +533,30 @@ func (h *Handler) grant(ctx context.Context, point *enrollment.Point, i *issuer.
 }
 
 // wait keeps a request for a person to decide. It is sealed: it holds the challenge.
-func (t *transaction) wait(request *csr.Request, row pki.Enrollment, c credential) error {
-	row.ID, row.State, row.Reason, row.ExpiresAt = rand.Text()[:16], pki.EnrollmentPending, c.review, t.now.Add(t.point.PendingLife())
+func (t *transaction) wait(request *csr.Request, change *store.EnrollmentChange, why string) error {
+	row := &change.Enrollment
+	row.ID, row.State, row.Reason, row.ExpiresAt = rand.Text()[:16], pki.EnrollmentPending, why, t.now.Add(t.point.PendingLife())
 	row.Subject, row.SANs = asked(request)
-	sealed, err := t.h.cfg.Sealer.Seal(pki.SecretEnrollment(row.ID), request.DER)
-	if err != nil {
+	var err error
+	if change.Request, err = t.h.cfg.Sealer.Seal(pki.SecretEnrollment(row.ID), request.DER); err != nil {
 		return fmt.Errorf("sealing a request that waits: %w", err)
 	}
 	p := t.principal()
-	err = t.h.cfg.Store.PutEnrollment(t.ctx, store.EnrollmentChange{
-		Enrollment: row, UseChallenge: c.challenge != nil, Request: sealed,
-		Record: audit.Record{
-			Time: t.now, Action: audit.ActionPending, Actor: p.Name, Role: p.Role.String(), Source: t.source, RequestID: t.id, Target: "enrollment/" + row.ID,
-			Detail: map[string]string{
-				"why": c.review, "subject": row.Subject, "sans": strings.Join(row.SANs, ", "), "transaction_id": row.TransactionID, "challenge": row.Challenge,
-			},
+	change.Record = audit.Record{
+		Time: t.now, Action: audit.ActionPending, Actor: p.Name, Role: p.Role.String(), Source: t.source, RequestID: t.id, Target: "enrollment/" + row.ID,
+		Detail: map[string]string{
+			"why": why, "subject": row.Subject, "sans": strings.Join(row.SANs, ", "), "transaction_id": row.TransactionID, "challenge": row.Challenge,
+			"device": row.Device,
 		},
-	})
-	if err != nil {
+	}
+	if err := t.h.cfg.Store.PutEnrollment(t.ctx, *change); err != nil {
 		return err
 	}
 	return errWaiting
 }
 
 // again answers what was answered before. repeated says that it was, or is refused for good.
-func (t *transaction) again(request *csr.Request, before pki.Enrollment) (repeated bool, content []byte, password string, err error) {
+func (t *transaction) again(request *csr.Request, before pki.Enrollment, facts *enrollment.Facts) (repeated bool, content []byte, password string, err error) {
 	switch before.State {
 	case pki.EnrollmentIssued:
 		// Signed by what it brought, or with another challenge, it is a request for another certificate.
@@ -572,9 +571,11 @@ func (t *transaction) again(request *csr.Request, before pki.Enrollment) (repeat
 		return false, nil, "", nil
 	}
 	text := strings.TrimSpace(request.ChallengePassword.Reveal())
-	same, err := t.sameChallenge(request, before, text)
-	if err != nil || !same {
-		return err != nil, nil, "", err
+	if !t.sameChallenge(request, before, facts) {
+		return false, nil, "", nil
+	}
+	if err := t.served(before.Device); err != nil {
+		return true, nil, "", err
 	}
 	switch before.State {
 	case pki.EnrollmentPending:
@@ -596,26 +597,17 @@ func (t *transaction) again(request *csr.Request, before pki.Enrollment) (repeat
 }
 
 // sameChallenge reports whether a request repeats the one before: the very same, or one with the same challenge.
-func (t *transaction) sameChallenge(request *csr.Request, before pki.Enrollment, text string) (bool, error) {
+func (t *transaction) sameChallenge(request *csr.Request, before pki.Enrollment, facts *enrollment.Facts) bool {
 	sum := sha256.Sum256(request.DER)
-	if subtle.ConstantTimeCompare(sum[:], before.CSRHash[:]) == 1 {
-		return true, nil
-	}
 	switch {
+	case subtle.ConstantTimeCompare(sum[:], before.CSRHash[:]) == 1:
+		return true
 	case before.Challenge != "":
-		id, hash, ok := enrollment.ParseChallenge(text)
-		if !ok || id != before.Challenge {
-			return false, nil
-		}
-		c, err := t.h.cfg.Store.Challenge(t.ctx, id)
-		if err != nil && !fault.Is(err, fault.NotFound) {
-			return false, err
-		}
-		return err == nil && enrollment.Matches(c, hash), nil
+		return facts.OneTime != nil && facts.OneTime.ID == before.Challenge
 	case before.Replaces != (pki.Fingerprint{}):
-		return t.own != nil && t.own.Fingerprint == before.Replaces, nil
+		return t.own != nil && t.own.Fingerprint == before.Replaces
 	}
-	return t.point.IsStatic(text), nil
+	return facts.Static
 }
 
 func denied(e pki.Enrollment) error {
@@ -623,7 +615,7 @@ func denied(e pki.Enrollment) error {
 	if e.Reason != "" {
 		text += ": " + e.Reason
 	}
-	return refuse(cms.BadRequest, nil, "%s", text)
+	return refuse(enrollment.ReasonDenied, nil, "%s", text)
 }
 
 // certificate returns the content of a SUCCESS with a certificate that was issued before; nil when it is not good any more.

@@ -240,6 +240,11 @@ func (s *Server) facts() []fact {
 				put(float64(c.Number), c.Operation, c.Outcome)
 			}
 		}},
+		{"certwright_enrollment_refusals_total", "Requests of devices that were refused, by enrollment point, kind (enroll, renew, poll, get) and reason.", []string{"point", "kind", "reason"}, func(put func(float64, ...string)) {
+			for k, n := range s.scep.Refusals() {
+				put(float64(n), k.Point, k.Kind, string(k.Reason))
+			}
+		}},
 		{"certwright_build_info", "1, with what is running.", []string{"version", "goversion", "store"}, func(put func(float64, ...string)) {
 			put(1, s.Version, runtime.Version(), kind)
 		}},

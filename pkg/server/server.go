@@ -578,6 +578,7 @@ func (s *Server) Run(ctx context.Context) error {
 	jobs.Go(func() { s.crls.Run(background) })
 	jobs.Go(func() { s.seen.Run(background) })
 	jobs.Go(func() { s.campaigns.Run(background) })
+	jobs.Go(func() { s.scep.Run(background) })
 	jobs.Go(func() { s.maintain(background) })
 	jobs.Go(func() { s.forgetRequests(background) })
 	if s.export != nil {

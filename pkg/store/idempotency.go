@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/certwright/certwright/pkg/fault"
@@ -54,6 +55,9 @@ func PredecessorOf(c pki.Certificate) *Predecessor {
 	return &Predecessor{c.IssuerID, c.IssuerKeyID, c.Serial}
 }
 
+// ErrPredecessor says that the certificate to renew is not good.
+var ErrPredecessor = errors.New("the certificate to renew is revoked or on hold")
+
 // RefusePredecessor returns the refusal to renew a certificate that is not good, and nil for one that is.
 func RefusePredecessor(status pki.Status) error {
 	if status == pki.Good {
@@ -63,7 +67,7 @@ func RefusePredecessor(status pki.Status) error {
 	if status == pki.OnHold {
 		said = "on hold"
 	}
-	return fault.New(fault.PolicyRefused, "the certificate is %s and cannot be renewed", said)
+	return fault.Wrap(fault.PolicyRefused, ErrPredecessor, "the certificate is %s and cannot be renewed", said)
 }
 
 // Refuse returns the refusal to certify a blocked key; nil if it is for ourselves and the key is of our own, which was

@@ -67,6 +67,7 @@ type Store interface {
 	Points
 	Challenges
 	Enrollments
+	Requests
 	RACertificates
 	Secrets
 	Notifications

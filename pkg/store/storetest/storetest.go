@@ -109,6 +109,7 @@ func Run(t *testing.T, h Harness) {
 		{"DeviceSuperseded", testDeviceSuperseded},
 		{"DeviceContacts", testDeviceContacts},
 		{"Fleet", testFleet},
+		{"Requests", testRequests},
 		{"CRLParts", testCRLParts},
 		{"CRLTogether", testCRLTogether},
 		{"AuditEvents", testAuditEvents},

@@ -310,7 +310,7 @@ type verb struct {
 
 func (e *env) verbs() []verb {
 	c := e.issue(e.issuing)
-	return append(slices.Concat(e.enrollmentVerbs(), e.notificationVerbs(), e.deviceVerbs()), []verb{
+	return append(slices.Concat(e.enrollmentVerbs(), e.notificationVerbs(), e.deviceVerbs(), e.requestVerbs()), []verb{
 		{"Head", func(ctx context.Context) error { _, err := e.Head(ctx); return err }},
 		{"Bootstrap", func(ctx context.Context) error { return e.Bootstrap(ctx, bootstrap()) }},
 		{"Check", func(ctx context.Context) error { _, err := e.Check(ctx); return err }},
