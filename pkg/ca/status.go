@@ -16,6 +16,8 @@ type StatusRequest struct {
 	Principal   pki.Principal
 	RequestID   string
 	Certificate pki.Fingerprint
+	// Known is the certificate's record, of a caller who has read it; nil: it is read. Its status does not matter.
+	Known *pki.Certificate
 	// Reason and InvalidityDate are for Revoke. The zero date is unknown.
 	Reason         pki.Reason
 	InvalidityDate time.Time
@@ -49,7 +51,7 @@ func (a *Authority) change(ctx context.Context, r StatusRequest, action pki.Acti
 	if err != nil {
 		return pki.Certificate{}, err
 	}
-	c, err := a.cfg.Store.Certificate(ctx, r.Certificate)
+	c, err := a.known(ctx, r)
 	if err != nil {
 		return pki.Certificate{}, err
 	}
@@ -92,6 +94,13 @@ func (a *Authority) change(ctx context.Context, r StatusRequest, action pki.Acti
 	}
 	a.cfg.StatusChanged(after)
 	return after, nil
+}
+
+func (a *Authority) known(ctx context.Context, r StatusRequest) (pki.Certificate, error) {
+	if r.Known != nil && r.Known.Fingerprint == r.Certificate {
+		return *r.Known, nil
+	}
+	return a.cfg.Store.Certificate(ctx, r.Certificate)
 }
 
 // IsCA reports whether a record is that of a CA's certificate: one of ours, or one below them.

@@ -576,6 +576,7 @@ func (a *api) changeStatusOf(ctx context.Context, c pki.Certificate, r ca.Status
 		return nil, fault.New(fault.Forbidden, "changing the status of a CA's certificate takes an administrator")
 	}
 	r.Principal, r.RequestID, r.Certificate = p, problem.RequestID(ctx), c.Fingerprint
+	r.Known = &c
 	after, err := change(ctx, r)
 	if err != nil {
 		return nil, err

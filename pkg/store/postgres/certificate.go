@@ -75,10 +75,47 @@ func revocationOf(status, reason *int16, revokedAt, invalidity *time.Time) *pki.
 func noCertificate() error { return fault.New(fault.NotFound, "there is no such certificate") }
 
 // Certificate implements store.Certificates. A fingerprint does not tell the partition, so every partition's index is
-// asked.
+// asked; setting that up is most of what it costs, and is shared by the look-ups that wait at the same time.
 func (s *Store) Certificate(ctx context.Context, f pki.Fingerprint) (pki.Certificate, error) {
-	return s.certificate(ctx, `SELECT `+certificateColumns+`, c.der `+certificateTables+`
-		WHERE c.fingerprint = $1`, f[:])
+	c, found, err := s.lookups.get(ctx, f)
+	switch {
+	case err != nil:
+		return pki.Certificate{}, fail(err, "reading a certificate")
+	case !found:
+		return pki.Certificate{}, noCertificate()
+	}
+	return c, nil
+}
+
+const sqlCertificates = `SELECT ` + certificateColumns + `, c.der
+	FROM unnest($1::bytea[]) AS u (fingerprint)
+	JOIN certificate c ON c.fingerprint = u.fingerprint
+	LEFT JOIN revocation r ON r.issuer_key_id = c.issuer_key_id AND r.serial = c.serial`
+
+// certificatesOf returns those of these fingerprints that there are.
+func (s *Store) certificatesOf(ctx context.Context, all []pki.Fingerprint) (map[pki.Fingerprint]pki.Certificate, error) {
+	octets := make([][]byte, len(all))
+	for i := range all {
+		octets[i] = all[i][:]
+	}
+	return read(ctx, s, "reading a certificate", func(conn *pgxpool.Conn) (map[pki.Fingerprint]pki.Certificate, error) {
+		rows, err := conn.Query(ctx, sqlCertificates, octets)
+		if err != nil {
+			return nil, err
+		}
+		defer rows.Close()
+		found := make(map[pki.Fingerprint]pki.Certificate, len(all))
+		for rows.Next() {
+			var der []byte
+			c, err := scanCertificate(rows, &der)
+			if err != nil {
+				return nil, err
+			}
+			c.DER = der
+			found[c.Fingerprint] = c
+		}
+		return found, rows.Err()
+	})
 }
 
 // CertificateBySerial implements store.Certificates.
@@ -177,12 +214,12 @@ func (w *where) String() string {
 var escapeLike = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
 func (w *where) certificates(f store.CertificateFilter) {
-	if len(f.IssuerIDs) > 0 {
-		w.and(`c.issuer_id = ANY(?::bigint[])`, f.IssuerIDs)
-	}
-	if len(f.Profiles) > 0 {
-		w.and(`c.profile = ANY(?::text[])`, texts(f.Profiles))
-	}
+	w.states(f)
+	w.records(f)
+}
+
+// states adds what a filter says of certificates' states.
+func (w *where) states(f store.CertificateFilter) {
 	if len(f.Status) > 0 {
 		good, bad := false, []int16{}
 		for _, status := range f.Status {
@@ -200,6 +237,22 @@ func (w *where) certificates(f store.CertificateFilter) {
 		default:
 			w.and(`(r.serial IS NULL OR r.status = ANY(?::smallint[]))`, bad)
 		}
+	}
+	if !f.GoodFrom.IsZero() {
+		w.and(`(r.serial IS NOT NULL OR c.not_after >= ?)`, ceil(f.GoodFrom))
+	}
+	if !f.GoodTo.IsZero() {
+		w.and(`(r.serial IS NOT NULL OR c.not_after < ?)`, ceil(f.GoodTo))
+	}
+}
+
+// records adds what a filter says of certificates whatever their state.
+func (w *where) records(f store.CertificateFilter) {
+	if len(f.IssuerIDs) > 0 {
+		w.and(`c.issuer_id = ANY(?::bigint[])`, f.IssuerIDs)
+	}
+	if len(f.Profiles) > 0 {
+		w.and(`c.profile = ANY(?::text[])`, texts(f.Profiles))
 	}
 	if f.Text != "" {
 		w.and(`c.search_text LIKE ?`, "%"+escapeLike.Replace(text(strings.ToLower(f.Text)))+"%")
@@ -240,12 +293,6 @@ func (w *where) certificates(f store.CertificateFilter) {
 	}
 	if !f.IssuedTo.IsZero() {
 		w.and(`c.issued_at < ?`, ceil(f.IssuedTo))
-	}
-	if !f.GoodFrom.IsZero() {
-		w.and(`(r.serial IS NOT NULL OR c.not_after >= ?)`, ceil(f.GoodFrom))
-	}
-	if !f.GoodTo.IsZero() {
-		w.and(`(r.serial IS NOT NULL OR c.not_after < ?)`, ceil(f.GoodTo))
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 const (
 	SQLStatus              = sqlStatus
 	SQLLockCertificates    = sqlLockCertificates
+	SQLReadCertificates    = sqlReadCertificates
+	SQLCertificates        = sqlCertificates
 	SQLCertificateBySerial = `SELECT ` + certificateColumns + `, c.der ` + certificateTables + ` WHERE c.issuer_id = $1 AND c.bucket = $2 AND c.serial = $3`
 )
 

@@ -44,7 +44,8 @@ func TestPlans(t *testing.T) {
 	tests := map[string]struct{ sql, types, args, want string }{
 		"Status":              {postgres.SQLStatus, "bigint, int, bytea", fmt.Sprintf("%d, %d, %s", keyID, serial.Bucket(), octets), "Index Only Scan using certificate_2027_pkey"},
 		"CertificateBySerial": {postgres.SQLCertificateBySerial, "bigint, int, bytea", fmt.Sprintf("%d, %d, %s", issuerID, serial.Bucket(), octets), "Index Scan using certificate_2027_pkey"},
-		"ChangeStatus":        {postgres.SQLLockCertificates, "bigint[], int[], bytea[]", fmt.Sprintf("ARRAY[%d], ARRAY[%d], ARRAY[%s]", issuerID, serial.Bucket(), octets), "Index Scan using certificate_2027_pkey"},
+		"ChangeStatus":        {postgres.SQLLockCertificates, "bigint[], int[], bytea[], int, int", fmt.Sprintf("ARRAY[%d], ARRAY[%d], ARRAY[%s], %d, %d", issuerID, serial.Bucket(), octets, serial.Bucket(), serial.Bucket()), "Index Scan using certificate_2027_pkey"},
+		"ChangeStatus, read":  {postgres.SQLReadCertificates, "bigint[], int[], bytea[], int, int", fmt.Sprintf("ARRAY[%d], ARRAY[%d], ARRAY[%s], %d, %d", issuerID, serial.Bucket(), octets, serial.Bucket(), serial.Bucket()), "Index Scan using certificate_2027_pkey"},
 	}
 	for _, analyzed := range []string{"", "VACUUM ANALYZE certificate, issuer_key, revocation"} { // a new store has no statistics
 		if _, err := conn.Exec(t.Context(), analyzed); err != nil {
@@ -53,7 +54,7 @@ func TestPlans(t *testing.T) {
 		for name, test := range tests {
 			for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
 				name := fmt.Sprintf("%s, %s, %q", name, mode, analyzed)
-				const settings = "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;"
+				const settings = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;"
 				run := func(sql string) []string {
 					t.Helper()
 					results, err := conn.PgConn().Exec(t.Context(), sql).ReadAll()

@@ -74,18 +74,27 @@ func (s *Store) flushStatuses(ctx context.Context, ops []*statusOp) []error {
 var errNothing = errors.New("nothing to write")
 
 // Holding the certificate's row keeps its status, which is read by the next statement: one that waited for the lock
-// itself would still show what it saw before it waited.
+// itself would still show what it saw before it waited. The rows are held in the order of the arrays.
+//
+// The least and the greatest bucket leave the partitions between them: to set every one up for each batch would cost more
+// than reading the certificates. What is LATERAL is looked up one by one, and no plan can begin with these two.
 const sqlLockCertificates = `
 	SELECT 1
-	FROM unnest($1::bigint[], $2::integer[], $3::bytea[]) AS u (issuer_id, bucket, serial)
-	JOIN certificate c ON c.issuer_id = u.issuer_id AND c.bucket = u.bucket AND c.serial = u.serial
-	ORDER BY c.issuer_id, c.bucket, c.serial
-	FOR NO KEY UPDATE OF c`
+	FROM unnest($1::bigint[], $2::integer[], $3::bytea[]) AS u (issuer_id, bucket, serial),
+	LATERAL (
+		SELECT 1 FROM certificate c
+		WHERE c.issuer_id = u.issuer_id AND c.bucket = u.bucket AND c.serial = u.serial AND c.bucket BETWEEN $4 AND $5
+		FOR NO KEY UPDATE
+	) AS held`
 
 const sqlReadCertificates = `
 	SELECT ` + certificateColumns + `
 	FROM unnest($1::bigint[], $2::integer[], $3::bytea[]) AS u (issuer_id, bucket, serial)
-	JOIN certificate c ON c.issuer_id = u.issuer_id AND c.bucket = u.bucket AND c.serial = u.serial
+	CROSS JOIN LATERAL (
+		SELECT * FROM certificate c
+		WHERE c.issuer_id = u.issuer_id AND c.bucket = u.bucket AND c.serial = u.serial AND c.bucket BETWEEN $4 AND $5
+		OFFSET 0
+	) AS c
 	LEFT JOIN revocation r ON r.issuer_key_id = c.issuer_key_id AND r.serial = c.serial`
 
 // sqlSealStatus also writes the events and the new states, all with the change number of the head.
@@ -193,8 +202,12 @@ func queueStates(b *pgx.Batch, order []certificateKey) map[certificateKey]*certi
 	for i, k := range order {
 		issuers[i], buckets[i], serials[i] = k.issuer, int32(k.serial.Bucket()), k.serial.Bytes()
 	}
-	b.Queue(sqlLockCertificates, issuers, buckets, serials)
-	b.Queue(sqlReadCertificates, issuers, buckets, serials).Query(func(rows pgx.Rows) error {
+	var least, greatest int32
+	if len(buckets) > 0 {
+		least, greatest = slices.Min(buckets), slices.Max(buckets)
+	}
+	b.Queue(sqlLockCertificates, issuers, buckets, serials, least, greatest)
+	b.Queue(sqlReadCertificates, issuers, buckets, serials, least, greatest).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			c, err := scanCertificate(rows)
 			if err != nil {
