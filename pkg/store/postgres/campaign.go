@@ -1,8 +1,11 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -160,24 +163,74 @@ func (s *Store) SetCampaignState(ctx context.Context, id string, to store.Campai
 	return after, nil
 }
 
+// mostNext is how many certificates NextCertificates looks at in one query.
+const mostNext = 10_000
+
 // NextCertificates implements store.Campaigns.
+//
+// The next certificates are read first, and then which of them have the status that is asked for: the planner cannot know
+// how many have, and believing that it is next to none would read and sort the whole table for each page. Status alone is
+// another matter when good ones are not asked for; then the few that are not are where to begin.
 func (s *Store) NextCertificates(ctx context.Context, f store.CertificateFilter, after store.CertificatePosition, limit int) ([]pki.Certificate, error) {
+	first := len(f.Status) == 0 || slices.Contains(f.Status, pki.Good)
+	list := []pki.Certificate{}
+	for n := limit; ; n = min(2*n, mostNext) {
+		page, seen, last, err := s.nextCertificates(ctx, f, after, n, first)
+		if err != nil {
+			return nil, err
+		}
+		list, after = append(list, page...), last
+		if len(list) >= limit || !first || seen < n {
+			return list[:min(len(list), max(limit, 0))], nil
+		}
+	}
+}
+
+// nextCertificates returns which of the next n certificates match, how many there were, and the place of the last.
+func (s *Store) nextCertificates(ctx context.Context, f store.CertificateFilter, after store.CertificatePosition, n int, first bool) (page []pki.Certificate, seen int, last store.CertificatePosition, err error) {
 	var w where
-	w.certificates(f)
+	w.records(f)
 	if !after.IssuedAt.IsZero() {
 		w.and(`(c.issued_at, c.serial, c.issuer_id) > (?, ?, ?)`, cut(after.IssuedAt), after.Serial.Bytes(), after.IssuerID)
 	}
-	sql := `SELECT ` + certificateColumns + certificateTables + w.String() + `
+	const order = `
 		ORDER BY c.issued_at, c.serial, c.issuer_id
-		LIMIT ` + strconv.Itoa(max(limit, 0))
-	return readOn(ctx, s, s.lists, "reading certificates", func(conn *pgxpool.Conn) ([]pki.Certificate, error) {
+		LIMIT `
+	sql := `SELECT ` + certificateColumns + `, true` + certificateTables
+	if first {
+		next := `(SELECT * FROM certificate c` + w.String() + order + strconv.Itoa(n) + `) AS c`
+		states := where{args: w.args}
+		states.states(f)
+		sql = `SELECT ` + certificateColumns + `, ` + cmp.Or(strings.Join(states.conditions, ` AND `), `true`) + `
+			FROM ` + next + `
+			LEFT JOIN revocation r ON r.issuer_key_id = c.issuer_key_id AND r.serial = c.serial`
+		w = where{args: states.args}
+	} else {
+		w.states(f)
+	}
+	sql += w.String() + order + strconv.Itoa(n)
+	type row struct {
+		certificate pki.Certificate
+		matches     bool
+	}
+	rows, err := readOn(ctx, s, s.lists, "reading certificates", func(conn *pgxpool.Conn) ([]row, error) {
 		// Planned anew with the values at hand, as lists are.
 		rows, err := conn.Query(ctx, sql, append([]any{pgx.QueryExecModeDescribeExec}, w.args...)...)
 		if err != nil {
 			return nil, err
 		}
-		return pgx.CollectRows(rows, func(row pgx.CollectableRow) (pki.Certificate, error) { return scanCertificate(row) })
+		return pgx.CollectRows(rows, func(r pgx.CollectableRow) (at row, err error) {
+			at.certificate, err = scanCertificate(r, &at.matches)
+			return at, err
+		})
 	})
+	for _, r := range rows {
+		if r.matches {
+			page = append(page, r.certificate)
+		}
+		last = store.PositionOf(r.certificate)
+	}
+	return page, len(rows), last, err
 }
 
 // StepCampaign implements store.Campaigns. The campaign's row is held first, then the certificates' in the order in which
