@@ -176,7 +176,7 @@ type Log struct {
 }
 
 // Limits bounds what requests to the API may cost this process; every replica counts for itself. The defaults are those of
-// package rest, which explains each.
+// package rest, which explains each, and of package campaign.
 type Limits struct {
 	// Token is for each API token. Default: off. Example: 50/s burst 200
 	Token Rate `yaml:"token"`
@@ -192,6 +192,9 @@ type Limits struct {
 	Followers Count `yaml:"followers"`
 	// KeyMaking is how many private keys the server makes at the same time. Default: 2
 	KeyMaking Count `yaml:"key_making"`
+	// RevocationStep is how many certificates a campaign revokes in one transaction, which others wait for: 1 to 5000.
+	// Default: 500
+	RevocationStep Count `yaml:"revocation_step"`
 	// Wait is how long an expensive request waits for its turn before it is told to come back. Below 20s. Default: 10s
 	Wait Duration `yaml:"wait"`
 	// BodyBytes is the longest body of a request, in octets: 65536 to 16777216. Default: 262144
@@ -423,6 +426,7 @@ func (c *Config) Complete() error {
 		{"limits.exports", c.Limits.Exports, 1, 100},
 		{"limits.followers", c.Limits.Followers, 1, 1000},
 		{"limits.key_making", c.Limits.KeyMaking, 1, 100},
+		{"limits.revocation_step", c.Limits.RevocationStep, 1, 5000},
 		{"limits.body_bytes", c.Limits.BodyBytes, 64 << 10, 16 << 20},
 	} {
 		if limit.value != 0 && (limit.value < limit.low || limit.value > limit.top) {

@@ -331,7 +331,8 @@ func (s *Server) build(ctx context.Context, kek *keys.KEK, o Options) (err error
 		return err
 	}
 	if s.campaigns, err = campaign.New(campaign.Config{
-		Store: s.store, Issuers: s.issuers, Clock: s.clock, Leases: s.store, Holder: holder, LeaseTTL: ttl, Changed: s.statusesChanged, Logger: s.log,
+		Store: s.store, Issuers: s.issuers, Clock: s.clock, Leases: s.store, Holder: holder, LeaseTTL: ttl, Changed: s.statusesChanged,
+		Batch: int(s.cfg.Limits.RevocationStep), Logger: s.log,
 	}); err != nil {
 		return err
 	}
