@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
@@ -37,7 +38,7 @@ type section struct {
 }
 
 // sections are in the order in which they are applied.
-var sections = []section{{key: "profiles", kind: "profile", plan: planProfile}, issuerSection}
+var sections = []section{{key: "profiles", kind: "profile", plan: planProfile}, issuerSection, pointSection}
 
 func planProfile(ctx context.Context, api *client.Client, config json.RawMessage) (step, error) {
 	check, err := api.CheckProfile(ctx, config)
@@ -97,7 +98,7 @@ func readEntries(env *environment, bare string, files ...string) ([]entry, error
 		}
 	}
 	if len(entries) == 0 {
-		return nil, failure("a file lists them under profiles: and issuers:, as in «profiles: [{name: web, kind: server}]»", "%s: nothing to apply", strings.Join(files, ", "))
+		return nil, failure("a file lists them under profiles:, issuers: and enrollmentPoints:, as in «profiles: [{name: web, kind: server}]»", "%s: nothing to apply", strings.Join(files, ", "))
 	}
 	return entries, nil
 }
@@ -117,7 +118,7 @@ func entriesOf(document json.RawMessage, bare string) ([]entry, error) {
 	}
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(document, &object); err != nil {
-		return nil, failure("a document is a mapping with profiles: or issuers:, or a list of such", "neither a mapping nor a list")
+		return nil, failure("a document is a mapping with profiles:, issuers: or enrollmentPoints:, or a list of such", "neither a mapping nor a list")
 	}
 	var out []entry
 	known := 0
@@ -147,7 +148,7 @@ func entriesOf(document json.RawMessage, bare string) ([]entry, error) {
 			}
 		}
 		slices.Sort(keys)
-		return nil, failure("a document has profiles: and issuers:; a profile alone is for «certwright profile apply FILE»", "no section is called %s", strings.Join(keys, ", "))
+		return nil, failure("a document has profiles:, issuers: and enrollmentPoints:; a profile alone is for «certwright profile apply FILE»", "no section is called %s", strings.Join(keys, ", "))
 	}
 	return out, nil
 }
@@ -186,12 +187,31 @@ func readDocuments(env *environment, file string) ([]json.RawMessage, error) {
 		if document == nil {
 			continue // nothing between two lines of ---
 		}
-		converted, err := json.Marshal(document)
+		converted, err := json.Marshal(withDays(document))
 		if err != nil {
 			return nil, fmt.Errorf("%s: a mapping whose keys are not all text", file)
 		}
 		documents = append(documents, converted)
 	}
+}
+
+// withDays turns what YAML takes for an instant, as in 2027-03-31 without quotation marks, back into the text of a day.
+func withDays(value any) any {
+	switch v := value.(type) {
+	case time.Time:
+		if v.Equal(v.UTC().Truncate(24 * time.Hour)) {
+			return v.UTC().Format(time.DateOnly)
+		}
+	case map[string]any:
+		for k := range v {
+			v[k] = withDays(v[k])
+		}
+	case []any:
+		for i := range v {
+			v[i] = withDays(v[i])
+		}
+	}
+	return value
 }
 
 // planAll asks the server about everything before anything is changed. All refusals are told at once.
@@ -332,10 +352,10 @@ func newApplyCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "apply -f FILE",
 		GroupID: groupAuthority,
-		Short:   "Bring profiles and issuers' settings to what a file says",
-		Long: `Bring profiles and issuers' settings to what a file says. What would change is shown first. The server checks everything
-before anything is changed: one mistake, and nothing is. What a file does not name stays as it is; a second run changes
-nothing.
+		Short:   "Bring profiles, issuers' settings and enrollment points to what a file says",
+		Long: `Bring profiles, issuers' settings and enrollment points to what a file says. What would change is shown first. The server
+checks everything before anything is changed: one mistake, and nothing is. What a file does not name stays as it is; a
+second run changes nothing.
 
 The file is YAML or JSON of one or more documents:
 
@@ -348,9 +368,15 @@ The file is YAML or JSON of one or more documents:
   issuers:
     - name: issuing
       crl: {form: sharded, shards: 64, nextUpdate: 7d}
+  enrollmentPoints:
+    - name: sensors
+      profile: sensors
+      subject: CN={device},O=Example
+      return: {policy: grace, grace: 60d}
 
-«certwright profile show NAME --yaml» and «certwright issuer settings NAME --yaml» print one in this form. An issuer
-gets exactly the settings that the file says; what they leave open is the process's.`,
+«certwright profile show NAME --yaml», «certwright issuer settings NAME --yaml» and «certwright point show NAME --yaml»
+print one in this form. An issuer or a point gets exactly the settings that the file says; a point's static challenge
+stays as it is («certwright point set --static-challenge-file»).`,
 		Example: "  certwright apply -f pki.yaml --dry-run\n  certwright apply -f pki.yaml\n  ssh ca certwright apply -f - < pki.yaml",
 		Args:    takes(),
 	}

@@ -22,7 +22,7 @@ func newIssuerCommand(env *environment) *cobra.Command {
 	conn := connect(env, cmd)
 	return group(cmd,
 		newIssuerListCommand(env, conn), newIssuerShowCommand(env, conn), newIssuerSettingsCommand(env, conn),
-		newIssuerSetCommand(env, conn), newIssuerHistoryCommand(env, conn),
+		newIssuerSetCommand(env, conn), newIssuerHistoryCommand(env, conn), newIssuerRotateRACommand(env, conn),
 	)
 }
 
@@ -213,6 +213,25 @@ It takes no token.`,
 				return err
 			}
 		}
+		return nil
+	})
+	return cmd
+}
+
+func newIssuerRotateRACommand(env *environment, conn *connection) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "rotate-ra NAME", Short: "Give the registration authority of an issuer a new key", Args: takes("NAME"),
+		Long: `Give the registration authority (RA) of an issuer a new key. Its certificate is renewed by itself, with the key it has:
+a new one is for when the old may be known to others. The old key still decrypts for a time (scep.ra_key_age), since
+devices keep the certificate that they know.`,
+		Example: "  certwright issuer rotate-ra issuing",
+	}
+	cmd.RunE = conn.call(func(cmd *cobra.Command, api *client.Client, args []string) error {
+		ra, err := api.RotateRA(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(env.out, "the RA of issuer %s has a new key; its certificate ends %s\n", visible(args[0]), stampFor(ra.NotAfter, env.now()))
 		return nil
 	})
 	return cmd

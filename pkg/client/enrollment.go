@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -10,16 +11,17 @@ import (
 
 // EnrollmentPoint is an address at which devices enroll.
 type EnrollmentPoint struct {
-	Name            string         `json:"name"`
-	Version         int            `json:"version"`
-	URL             string         `json:"url"`
-	Issuer          string         `json:"issuer"`
-	Profile         string         `json:"profile"`
-	StaticChallenge bool           `json:"static_challenge"` // whether there is one
-	Settings        map[string]any `json:"settings"`
-	RA              *RACertificate `json:"ra,omitempty"` // nil before the first device has asked
-	ChangedAt       time.Time      `json:"changed_at"`
-	ChangedBy       string         `json:"changed_by"`
+	Name            string          `json:"name"`
+	Version         int             `json:"version"`
+	URL             string          `json:"url"`
+	Disabled        bool            `json:"disabled"`
+	Issuer          string          `json:"issuer"`
+	Profile         string          `json:"profile"`
+	StaticChallenge bool            `json:"static_challenge"` // whether there is one
+	Settings        json.RawMessage `json:"settings"`
+	RA              *RACertificate  `json:"ra,omitempty"` // nil before the first device has asked
+	ChangedAt       time.Time       `json:"changed_at"`
+	ChangedBy       string          `json:"changed_by"`
 }
 
 // RACertificate is what devices encrypt to.
@@ -42,17 +44,61 @@ func (c *Client) EnrollmentPoint(ctx context.Context, name string) (p Enrollment
 	return p, c.do(ctx, http.MethodGet, "/scep/points/"+url.PathEscape(name), nil, nil, &p)
 }
 
+// EnrollmentPointHistory returns the versions of a point, newest first.
+func (c *Client) EnrollmentPointHistory(ctx context.Context, name string) ([]ProfileVersion, error) {
+	var out struct {
+		Versions []ProfileVersion `json:"versions"`
+	}
+	return out.Versions, c.do(ctx, http.MethodGet, "/scep/points/"+url.PathEscape(name)+"/history", nil, nil, &out)
+}
+
+// PointVersion is a version of a point's settings.
+type PointVersion struct {
+	Name      string          `json:"name"`
+	Version   int             `json:"version"`
+	Changed   time.Time       `json:"changed"`
+	ChangedBy string          `json:"changed_by"`
+	Settings  json.RawMessage `json:"settings"`
+}
+
+// EnrollmentPointVersion returns a version of a point.
+func (c *Client) EnrollmentPointVersion(ctx context.Context, name string, version int) (v PointVersion, err error) {
+	return v, c.do(ctx, http.MethodGet, "/scep/points/"+url.PathEscape(name)+"/versions/"+strconv.Itoa(version), nil, nil, &v)
+}
+
+// PointCheck is what settings of a point would change.
+type PointCheck struct {
+	Name     string          `json:"name"`
+	Version  int             `json:"version"` // in force; 0 for a new point
+	Changes  []ProfileChange `json:"changes"`
+	Warnings []string        `json:"warnings,omitempty"`
+}
+
+// CheckEnrollmentPoint has settings checked and compared with those in force; nothing changes. The Field of an *Error names
+// the field at fault.
+func (c *Client) CheckEnrollmentPoint(ctx context.Context, settings json.RawMessage) (check PointCheck, err error) {
+	body := struct {
+		Settings json.RawMessage `json:"settings"`
+	}{settings}
+	return check, c.do(ctx, http.MethodPost, "/scep/points/check", nil, body, &check)
+}
+
 // PutPointRequest changes an enrollment point, or makes one.
 type PutPointRequest struct {
-	Version  int            `json:"version,omitempty"` // that the change was made on; 0 for a new point
-	Settings map[string]any `json:"settings"`
+	Version  int             `json:"-"` // that the change was made on; 0 for a new point
+	Settings json.RawMessage `json:"settings"`
 	// StaticChallenge, when not nil, is the new one; empty takes it away.
 	StaticChallenge *string `json:"static_challenge,omitempty"`
 }
 
-// PutEnrollmentPoint writes a point's settings.
+// PutEnrollmentPoint writes a point's settings, if the given version is still the one in force; otherwise the error's Status
+// is 412. What changes nothing makes no new version.
 func (c *Client) PutEnrollmentPoint(ctx context.Context, name string, r PutPointRequest) (p EnrollmentPoint, err error) {
-	return p, c.do(ctx, http.MethodPut, "/scep/points/"+url.PathEscape(name), nil, r, &p)
+	header := http.Header{"If-Match": {strconv.Quote(strconv.Itoa(r.Version))}}
+	if r.Version == 0 {
+		header = http.Header{"If-None-Match": {"*"}}
+	}
+	return p, c.doWith(ctx, header, http.MethodPut, "/scep/points/"+url.PathEscape(name), nil, r, &p)
 }
 
 // RotateRA gives the RA of an issuer a new key. The old one still decrypts for a time.

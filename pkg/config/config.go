@@ -160,7 +160,7 @@ type Export struct {
 }
 
 // SCEP says how devices are served that enroll by SCEP. Enrollment points are no settings of the process: see
-// certwright scep.
+// certwright point.
 type SCEP struct {
 	// RAKeyAge is how long a key of the registration authority that was replaced still decrypts, for devices that were off
 	// meanwhile. Default: 17520h (two years).

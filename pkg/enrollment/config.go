@@ -300,6 +300,22 @@ func (c Config) Validate(now time.Time) error {
 	return c.validateLegacy(now)
 }
 
+// Warnings are what is allowed, and worth a thought. static tells whether the point has a static challenge.
+func (c Config) Warnings(static bool) []string {
+	var list []string
+	if len(c.Legacy) > 0 {
+		list = append(list, "legacy switches are holes with an end date: each use is logged and counted")
+	}
+	open := c.Subject == "" && len(c.SANs) == 0
+	if static && open && !c.Approval && (len(c.Challenges) == 0 || slices.Contains(c.Challenges, ChallengeStatic)) {
+		list = append(list, "whoever knows the static challenge can have every name that the profile allows: set subject or sans, or approval")
+	}
+	if identity := orDefault(c.Device.Identity, IdentityNone); identity == IdentityNone && c.Device.Registered && slices.Contains(c.Challenges, ChallengeStatic) {
+		list = append(list, "only registered devices are served, and nothing in a request with a static challenge says which one it is: set device.identity")
+	}
+	return list
+}
+
 func bad(field, format string, args ...any) *fault.Error {
 	return fault.New(fault.BadRequest, format, args...).WithField(field)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/json"
 	"strings"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 
 // EnrollmentStore is the part of a store that enrollment uses.
 type EnrollmentStore interface {
+	store.Points
 	store.Challenges
 	store.Enrollments
 }
@@ -40,140 +40,6 @@ type RAs interface {
 	Certificate(issuerID int64) *x509.Certificate
 	// Rotate gives an issuer's RA a new key.
 	Rotate(ctx context.Context, i *issuer.Issuer, by pki.Principal) error
-}
-
-// EnrollmentPoint is an enrollment point as the API shows it.
-type EnrollmentPoint struct {
-	Name            string         `json:"name"`
-	Version         int            `json:"version" doc:"Of the settings; counts from 1"`
-	URL             string         `json:"url" doc:"What devices are configured with"`
-	Issuer          string         `json:"issuer" doc:"Who signs; empty if there is none"`
-	Profile         string         `json:"profile"`
-	StaticChallenge bool           `json:"static_challenge" doc:"Whether there is one; it is never shown"`
-	Settings        map[string]any `json:"settings" doc:"The settings document"`
-	RA              *RACertificate `json:"ra,omitempty" doc:"What devices encrypt to; absent before the first one has asked"`
-	ChangedAt       time.Time      `json:"changed_at"`
-	ChangedBy       string         `json:"changed_by"`
-}
-
-// RACertificate is the certificate of a registration authority as the API shows it.
-type RACertificate struct {
-	Serial   string    `json:"serial"`
-	NotAfter time.Time `json:"not_after"`
-	PEM      string    `json:"certificate"`
-}
-
-func (a *api) point(p *enrollment.Point) (EnrollmentPoint, error) {
-	out := EnrollmentPoint{
-		Name: p.Name(), Version: p.Version(), URL: a.Server.PublicURL + "/scep/" + p.Name(), Profile: p.Profile(), StaticChallenge: p.HasStatic(),
-	}
-	out.ChangedAt, out.ChangedBy = p.Changed()
-	text, err := json.Marshal(p.Config())
-	if err == nil {
-		err = json.Unmarshal(text, &out.Settings)
-	}
-	if err != nil {
-		return out, err
-	}
-	if i, err := a.Issuers.Current().Issuer(p.Issuer()); err == nil {
-		out.Issuer = i.Name
-		if c := a.RAs.Certificate(i.ID); c != nil {
-			out.RA = &RACertificate{Serial: hex.EncodeToString(c.SerialNumber.Bytes()), NotAfter: c.NotAfter, PEM: string(issuer.EncodePEM(c))}
-		}
-	}
-	return out, nil
-}
-
-type pointsOutput struct {
-	Body struct {
-		Points []EnrollmentPoint `json:"points"`
-	}
-}
-
-func (a *api) listPoints(context.Context, *struct{}) (*pointsOutput, error) {
-	out := &pointsOutput{}
-	out.Body.Points = []EnrollmentPoint{}
-	for _, p := range a.Points.All() {
-		point, err := a.point(p)
-		if err != nil {
-			return nil, err
-		}
-		out.Body.Points = append(out.Body.Points, point)
-	}
-	return out, nil
-}
-
-// PointInput names an enrollment point.
-type PointInput struct {
-	Point string `path:"point" doc:"The enrollment point's name" maxLength:"63"`
-}
-
-type pointOutput struct{ Body EnrollmentPoint }
-
-func (a *api) getPoint(_ context.Context, in *PointInput) (*pointOutput, error) {
-	p, err := a.Points.Point(in.Point)
-	if err != nil {
-		return nil, err
-	}
-	body, err := a.point(p)
-	return &pointOutput{Body: body}, err
-}
-
-type putPointInput struct {
-	PointInput
-	Body struct {
-		Version         int            `json:"version,omitempty" doc:"The version that the change was made on; absent or 0 for a new point" minimum:"0"`
-		Settings        map[string]any `json:"settings" doc:"The settings document, whole"`
-		StaticChallenge *string        `json:"static_challenge,omitempty" doc:"The new static challenge; empty takes it away; absent keeps what there is" maxLength:"255"`
-	}
-}
-
-func (a *api) putPoint(ctx context.Context, in *putPointInput) (*pointOutput, error) {
-	text, err := json.Marshal(in.Body.Settings)
-	if err != nil {
-		return nil, err
-	}
-	c, err := enrollment.ParseConfig(text)
-	if err != nil {
-		return nil, err
-	}
-	if c.Name == "" {
-		c.Name = in.Point
-	}
-	if c.Name != in.Point {
-		return nil, fault.New(fault.BadRequest, "the settings name another point than the address").WithField("settings.name")
-	}
-	if c.Issuer != "" {
-		i, err := a.Issuers.Current().Issuer(c.Issuer)
-		if err != nil {
-			return nil, err
-		}
-		if i.Root {
-			return nil, fault.New(fault.PolicyRefused, "the root %q issues CA certificates only", i.Name).WithField("settings.issuer")
-		}
-	}
-	if c.Profile != "" {
-		if err := a.deviceProfile(c.Profile); err != nil {
-			return nil, err
-		}
-	}
-	now, err := a.Clock.Check()
-	if err != nil {
-		return nil, err
-	}
-	if err := wholly(principal(ctx)); err != nil {
-		return nil, err
-	}
-	_, err = a.Points.Put(ctx, enrollment.Change{
-		Principal: principal(ctx), RequestID: problem.RequestID(ctx), Now: now, Config: c, Version: in.Body.Version, Static: in.Body.StaticChallenge,
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := a.Sync(ctx); err != nil {
-		return nil, fault.Wrap(fault.Unavailable, err, "the settings were written, but this server has not learned of them yet")
-	}
-	return a.getPoint(ctx, &in.PointInput)
 }
 
 // deviceProfile refuses profiles that no device can enroll for.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/certwright/certwright/pkg/auth"
 	"github.com/certwright/certwright/pkg/ca"
+	"github.com/certwright/certwright/pkg/enrollment"
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/issuer"
 	"github.com/certwright/certwright/pkg/pki"
@@ -192,6 +193,8 @@ func schemaOf(t reflect.Type) *huma.Schema {
 	switch {
 	case t == reflect.TypeFor[profile.Duration]():
 		return &huma.Schema{Type: huma.TypeString, Description: "As in 90d, 1y, 36h or 5m"}
+	case t == reflect.TypeFor[enrollment.Date]():
+		return &huma.Schema{Type: huma.TypeString, Format: "date", Description: "As in 2027-03-31"}
 	case t.Kind() == reflect.Pointer:
 		return schemaOf(t.Elem())
 	}

@@ -187,6 +187,9 @@ func (a *api) routes() {
 
 	route(a, readAll, http.MethodGet, "/scep/points", "listEnrollmentPoints", "Enrollment", "List the enrollment points", a.listPoints)
 	route(a, readAll, http.MethodGet, "/scep/points/{point}", "getEnrollmentPoint", "Enrollment", "Show an enrollment point with its settings", a.getPoint)
+	route(a, readAll, http.MethodGet, "/scep/points/{point}/history", "listEnrollmentPointVersions", "Enrollment", "List the versions of an enrollment point, newest first", a.listPointVersions)
+	route(a, readAll, http.MethodGet, "/scep/points/{point}/versions/{version}", "getEnrollmentPointVersion", "Enrollment", "Show a version of an enrollment point's settings", a.getPointVersion)
+	route(a, readAll, http.MethodPost, "/scep/points/check", "checkEnrollmentPoint", "Enrollment", "Check settings, and compare them with those in force; changes nothing", a.checkPoint)
 	route(a, administrate, http.MethodPut, "/scep/points/{point}", "putEnrollmentPoint", "Enrollment", "Change an enrollment point, or create it", a.putPoint)
 	route(a, administrate, http.MethodPost, "/issuers/{issuer}/ra/rotate", "rotateRA", "Enrollment", "Give the RA of an issuer a new key", a.rotateRA)
 	route(a, readAll, http.MethodGet, "/challenges", "listChallenges", "Enrollment", "List one-time challenges, newest first", a.listChallenges)
@@ -361,7 +364,8 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 	case "createProfile", "putProfile", "checkProfile", "putIssuerSettings", "checkIssuerSettings":
 		op.SkipValidateBody = true // packages profile and settings read it, and names fields as configurations do
 	}
-	if id == "putProfile" || id == "putIssuerSettings" {
+	switch id {
+	case "putProfile", "putIssuerSettings", "putEnrollmentPoint":
 		op.Errors = append(op.Errors, http.StatusPreconditionFailed, http.StatusPreconditionRequired)
 	}
 	repeatable := false

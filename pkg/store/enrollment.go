@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"errors"
+	"maps"
+	"strconv"
 	"time"
 
 	"github.com/certwright/certwright/pkg/audit"
@@ -16,6 +18,8 @@ var ErrChallengeUsed = errors.New("the challenge cannot be used any more")
 type Points interface {
 	// AllPoints returns the newest version of each point, by name.
 	AllPoints(ctx context.Context) ([]pki.PointVersion, error)
+	// PointHistory returns every version of a point, newest first. NotFound when there is no such point.
+	PointHistory(ctx context.Context, name string) ([]pki.PointVersion, error)
 	// PutPoint writes a new version. Its number must be one more than the newest, or 1 for a new point; else ErrStale.
 	PutPoint(ctx context.Context, c PointChange) error
 }
@@ -41,9 +45,9 @@ type Challenges interface {
 	ListChallenges(ctx context.Context, f ChallengeFilter, p Page) ([]pki.Challenge, string, error)
 	// RevokeChallenge ends one. NotFound when there is none, Conflict when it was used or revoked.
 	RevokeChallenge(ctx context.Context, id string, at time.Time, record audit.Record) error
-	// RevokeOpenChallenges ends every one that was neither used nor revoked, and tells how many: after a backup was
-	// restored nobody knows which of them have been used since.
-	RevokeOpenChallenges(ctx context.Context, at time.Time, record audit.Record) (int, error)
+	// RevokeChallenges ends every one that matches and was neither used nor revoked, and tells how many. The record gets
+	// that number, as "challenges".
+	RevokeChallenges(ctx context.Context, f ChallengeFilter, at time.Time, record audit.Record) (int, error)
 	// FailChallenge counts a wrong secret. NotFound when there is no such challenge.
 	FailChallenge(ctx context.Context, id string, record audit.Record) error
 }
@@ -84,6 +88,17 @@ type Enrollments interface {
 type EnrollmentFilter struct {
 	Point  string
 	States []pki.EnrollmentState // any of
+}
+
+// CountedChallenges returns a copy of the record of RevokeChallenges with the number of challenges. It is for stores.
+func CountedChallenges(r audit.Record, n int) audit.Record {
+	detail := maps.Clone(r.Detail)
+	if detail == nil {
+		detail = map[string]string{}
+	}
+	detail["challenges"] = strconv.Itoa(n)
+	r.Detail = detail
+	return r
 }
 
 // EnrollmentChange writes the row of an enrollment.

@@ -14,6 +14,12 @@ func (m *measured) AllPoints(ctx context.Context) (_ []pki.PointVersion, err err
 	return m.Store.AllPoints(ctx)
 }
 
+// PointHistory implements Store.
+func (m *measured) PointHistory(ctx context.Context, name string) (_ []pki.PointVersion, err error) {
+	defer m.done("PointHistory", time.Now(), &err)
+	return m.Store.PointHistory(ctx, name)
+}
+
 // PutPoint implements Store.
 func (m *measured) PutPoint(ctx context.Context, c PointChange) (err error) {
 	defer m.done("PutPoint", time.Now(), &err)
@@ -44,10 +50,10 @@ func (m *measured) RevokeChallenge(ctx context.Context, id string, at time.Time,
 	return m.Store.RevokeChallenge(ctx, id, at, record)
 }
 
-// RevokeOpenChallenges implements Store.
-func (m *measured) RevokeOpenChallenges(ctx context.Context, at time.Time, record audit.Record) (_ int, err error) {
-	defer m.done("RevokeOpenChallenges", time.Now(), &err)
-	return m.Store.RevokeOpenChallenges(ctx, at, record)
+// RevokeChallenges implements Store.
+func (m *measured) RevokeChallenges(ctx context.Context, f ChallengeFilter, at time.Time, record audit.Record) (_ int, err error) {
+	defer m.done("RevokeChallenges", time.Now(), &err)
+	return m.Store.RevokeChallenges(ctx, f, at, record)
 }
 
 // FailChallenge implements Store.

@@ -101,7 +101,7 @@ func FinishRestore(ctx context.Context, c RestoreConfig) (Restored, error) {
 	}
 	out.Notes = missing(set, lists)
 	if !again {
-		n, err := c.Store.RevokeOpenChallenges(ctx, c.Now(), c.breakRecord(head, lists, out.Lost))
+		n, err := c.Store.RevokeChallenges(ctx, store.ChallengeFilter{}, c.Now(), c.breakRecord(head, lists, out.Lost))
 		if err != nil {
 			return out, err
 		}

@@ -21,11 +21,28 @@ import (
 
 // AllPoints implements store.Points.
 func (s *Store) AllPoints(ctx context.Context) ([]pki.PointVersion, error) {
+	return s.points(ctx, `
+		SELECT DISTINCT ON (name COLLATE "C") name, version, config, created_at, created_by
+		FROM enrollment_point
+		ORDER BY name COLLATE "C", version DESC`)
+}
+
+// PointHistory implements store.Points.
+func (s *Store) PointHistory(ctx context.Context, name string) ([]pki.PointVersion, error) {
+	list, err := s.points(ctx, `
+		SELECT name, version, config, created_at, created_by
+		FROM enrollment_point
+		WHERE name = $1
+		ORDER BY version DESC`, text(name))
+	if err == nil && len(list) == 0 {
+		return nil, fault.New(fault.NotFound, "there is no enrollment point of this name")
+	}
+	return list, err
+}
+
+func (s *Store) points(ctx context.Context, sql string, args ...any) ([]pki.PointVersion, error) {
 	return read(ctx, s, "reading enrollment points", func(conn *pgxpool.Conn) ([]pki.PointVersion, error) {
-		rows, err := conn.Query(ctx, `
-			SELECT DISTINCT ON (name COLLATE "C") name, version, config, created_at, created_by
-			FROM enrollment_point
-			ORDER BY name COLLATE "C", version DESC`)
+		rows, err := conn.Query(ctx, sql, args...)
 		if err != nil {
 			return nil, err
 		}
@@ -212,19 +229,7 @@ func (s *Store) ListChallenges(ctx context.Context, f store.ChallengeFilter, p s
 	if err != nil {
 		return nil, "", err
 	}
-	var w where
-	if f.Point != "" {
-		w.and(`point = ?`, text(f.Point))
-	}
-	if f.Device != "" {
-		w.and(`device = ?`, text(f.Device))
-	}
-	if f.Batch != "" {
-		w.and(`batch = ?`, text(f.Batch))
-	}
-	if !f.OpenAt.IsZero() {
-		w.and(`used_at IS NULL AND revoked_at IS NULL AND expires_at > ?`, cut(f.OpenAt))
-	}
+	w := whereChallenge(f)
 	if err := w.afterCreated(challengeList, p.Cursor); err != nil {
 		return nil, "", err
 	}
@@ -240,6 +245,22 @@ func (s *Store) ListChallenges(ctx context.Context, f store.ChallengeFilter, p s
 		return list, "", err
 	}
 	return list[:limit], createdCursor(challengeList, list[limit-1].CreatedAt, list[limit-1].ID), nil
+}
+
+func whereChallenge(f store.ChallengeFilter) (w where) {
+	if f.Point != "" {
+		w.and(`point = ?`, text(f.Point))
+	}
+	if f.Device != "" {
+		w.and(`device = ?`, text(f.Device))
+	}
+	if f.Batch != "" {
+		w.and(`batch = ?`, text(f.Batch))
+	}
+	if !f.OpenAt.IsZero() {
+		w.and(`used_at IS NULL AND revoked_at IS NULL AND expires_at > ?`, cut(f.OpenAt))
+	}
+	return w
 }
 
 // RevokeChallenge implements store.Challenges.
@@ -272,12 +293,16 @@ func (s *Store) RevokeChallenge(ctx context.Context, id string, at time.Time, re
 	})
 }
 
-// RevokeOpenChallenges implements store.Challenges.
-func (s *Store) RevokeOpenChallenges(ctx context.Context, at time.Time, record audit.Record) (n int, err error) {
+// RevokeChallenges implements store.Challenges.
+func (s *Store) RevokeChallenges(ctx context.Context, f store.ChallengeFilter, at time.Time, record audit.Record) (n int, err error) {
+	w := whereChallenge(f)
+	w.and(`used_at IS NULL AND revoked_at IS NULL`)
+	w.args = append(w.args, cut(at))
+	sql := `UPDATE challenge SET revoked_at = $` + strconv.Itoa(len(w.args)) + w.String()
 	err = s.write(ctx, "revoking challenges", nil, func(t *tx) error {
-		t.seals = sealing{records: []audit.Record{record}}
-		tag, err := t.Exec(ctx, `UPDATE challenge SET revoked_at = $1 WHERE used_at IS NULL AND revoked_at IS NULL`, cut(at))
+		tag, err := t.Exec(ctx, sql, w.args...)
 		n = int(tag.RowsAffected())
+		t.seals = sealing{records: []audit.Record{store.CountedChallenges(record, n)}}
 		return err
 	})
 	return n, err

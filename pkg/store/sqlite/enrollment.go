@@ -16,13 +16,26 @@ import (
 
 // AllPoints returns the newest version of each point, by name.
 func (s *Store) AllPoints(ctx context.Context) ([]pki.PointVersion, error) {
+	return s.points(ctx, `
+		SELECT p.name, p.version, p.config, p.created_at, p.created_by FROM enrollment_point p
+		WHERE p.version = (SELECT max(version) FROM enrollment_point WHERE name = p.name) ORDER BY p.name`)
+}
+
+// PointHistory returns every version of a point.
+func (s *Store) PointHistory(ctx context.Context, name string) ([]pki.PointVersion, error) {
+	ps, err := s.points(ctx, `SELECT name, version, config, created_at, created_by FROM enrollment_point WHERE name = ? ORDER BY version DESC`, name)
+	if err == nil && len(ps) == 0 {
+		return nil, fault.New(fault.NotFound, "there is no enrollment point of this name")
+	}
+	return ps, err
+}
+
+func (s *Store) points(ctx context.Context, query string, args ...any) ([]pki.PointVersion, error) {
 	if err := s.begin(ctx); err != nil {
 		return nil, err
 	}
 	var ps []pki.PointVersion
-	err := each(ctx, s.read, `
-		SELECT p.name, p.version, p.config, p.created_at, p.created_by FROM enrollment_point p
-		WHERE p.version = (SELECT max(version) FROM enrollment_point WHERE name = p.name) ORDER BY p.name`, nil, func(scan func(...any) error) error {
+	err := each(ctx, s.read, query, args, func(scan func(...any) error) error {
 		var p pki.PointVersion
 		var created int64
 		err := scan(&p.Name, &p.Version, &p.Config, &created, &p.CreatedBy)
@@ -172,18 +185,7 @@ func (s *Store) ListChallenges(ctx context.Context, f store.ChallengeFilter, p s
 	if err := s.begin(ctx); err != nil {
 		return nil, "", err
 	}
-	if f.Point != "" {
-		c.add(`point = ?`, f.Point)
-	}
-	if f.Device != "" {
-		c.add(`device = ?`, f.Device)
-	}
-	if f.Batch != "" {
-		c.add(`batch = ?`, f.Batch)
-	}
-	if !f.OpenAt.IsZero() {
-		c.add(`used_at IS NULL AND revoked_at IS NULL AND expires_at > ?`, micros(f.OpenAt))
-	}
+	c.challenge(f)
 	err = each(ctx, s.read, `SELECT `+challengeColumns+` `+c.String()+` ORDER BY created_at DESC, id DESC LIMIT ?`, append(c.args, limit+1), func(scan func(...any) error) error {
 		challenge, err := scanChallenge(scan)
 		page = append(page, challenge)
@@ -197,6 +199,21 @@ func (s *Store) ListChallenges(ctx context.Context, f store.ChallengeFilter, p s
 		next = createdCursor('h', page[limit-1].CreatedAt, page[limit-1].ID)
 	}
 	return page, next, nil
+}
+
+func (c *clauses) challenge(f store.ChallengeFilter) {
+	if f.Point != "" {
+		c.add(`point = ?`, f.Point)
+	}
+	if f.Device != "" {
+		c.add(`device = ?`, f.Device)
+	}
+	if f.Batch != "" {
+		c.add(`batch = ?`, f.Batch)
+	}
+	if !f.OpenAt.IsZero() {
+		c.add(`used_at IS NULL AND revoked_at IS NULL AND expires_at > ?`, micros(f.OpenAt))
+	}
 }
 
 // RevokeChallenge ends a challenge.
@@ -218,17 +235,22 @@ func (s *Store) RevokeChallenge(ctx context.Context, id string, at time.Time, r 
 	}})
 }
 
-// RevokeOpenChallenges ends every challenge that is open.
-func (s *Store) RevokeOpenChallenges(ctx context.Context, at time.Time, r audit.Record) (n int, err error) {
-	err = s.write(ctx, &op{records: sealed(r), apply: func(t *tx) error {
-		res, err := t.execResult(`UPDATE challenge SET revoked_at = ? WHERE used_at IS NULL AND revoked_at IS NULL`, micros(at))
+// RevokeChallenges ends every challenge that matches.
+func (s *Store) RevokeChallenges(ctx context.Context, f store.ChallengeFilter, at time.Time, r audit.Record) (n int, err error) {
+	c := &clauses{from: `UPDATE challenge SET revoked_at = ?`, args: []any{micros(at)}}
+	c.challenge(f)
+	c.add(`used_at IS NULL AND revoked_at IS NULL`)
+	o := &op{}
+	o.apply = func(t *tx) error {
+		res, err := t.execResult(c.String(), c.args...)
 		if err != nil {
 			return err
 		}
 		rows, err := res.RowsAffected()
-		n = int(rows)
+		n, o.records = int(rows), sealed(store.CountedChallenges(r, int(rows)))
 		return err
-	}})
+	}
+	err = s.write(ctx, o)
 	return n, err
 }
 

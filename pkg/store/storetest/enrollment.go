@@ -100,6 +100,16 @@ func testPoints(t *testing.T, h Harness) {
 			t.Errorf("webhook secret of %s after version %d = %q, %v; want %q in capitals", p.name, p.version, got, err, p.want)
 		}
 	}
+	history, err := e.PointHistory(ctx, "another")
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "PointHistory", history, []pki.PointVersion{
+		{Name: "another", Version: 2, Config: []byte(`{"v": 2}`), CreatedAt: base, CreatedBy: "test"},
+		{Name: "another", Version: 1, Config: []byte(`{"v": 1}`), CreatedAt: base, CreatedBy: "test"},
+	})
+	_, err = e.PointHistory(ctx, "none")
+	wantFault(t, "the history of no point", err, fault.NotFound, nil)
 	wantFault(t, "version 3 again", put("default", 3, nil), fault.Conflict, store.ErrStale)
 	all, err := e.AllPoints(ctx)
 	if err != nil {
@@ -122,6 +132,9 @@ func testChallenges(t *testing.T, h Harness) {
 			c.CreatedAt = base.Add(time.Duration(i/2) * time.Second)
 			if i == 3 {
 				c.Subject, c.SANs, c.Device, c.Profile, c.Note = "CN=ü", []string{"DNS:a.example.com", `URI:"{,}`}, "d1", "device", "for Ü"
+			}
+			if i == 5 || i == 6 {
+				c.Batch = "b1"
 			}
 			if i == 4 {
 				c.Point, c.ExpiresAt = "other", base.Add(-time.Hour)
@@ -158,6 +171,7 @@ func testChallenges(t *testing.T, h Harness) {
 	slices.Reverse(want) // ids and times both grow
 	equal(t, "ListChallenges", list(store.ChallengeFilter{}), want)
 	equal(t, "of a device", list(store.ChallengeFilter{Device: "d1"}), []pki.Challenge{all[3]})
+	equal(t, "of a batch", list(store.ChallengeFilter{Batch: "b1"}), want[:2])
 	equal(t, "of a point", list(store.ChallengeFilter{Point: "other"}), []pki.Challenge{all[4]})
 	_, _, err = e.ListChallenges(ctx, store.ChallengeFilter{}, store.Page{Cursor: "nonsense"})
 	wantFault(t, "a made-up cursor", err, fault.BadRequest, nil)
@@ -177,10 +191,23 @@ func testChallenges(t *testing.T, h Harness) {
 	if open := list(store.ChallengeFilter{OpenAt: base}); len(open) != 5 {
 		t.Errorf("%d challenges are open, want 5: without the revoked and the ended one", len(open))
 	}
-	n, err := e.RevokeOpenChallenges(ctx, base.Add(time.Hour), record("challenge.revoke", base))
-	if err != nil || n != 6 {
-		t.Errorf("RevokeOpenChallenges = %d, %v; want 6", n, err)
+	revoke := func(f store.ChallengeFilter, want int) {
+		t.Helper()
+		n, err := e.RevokeChallenges(ctx, f, base.Add(time.Hour), record("challenge.revoke", base))
+		if err != nil || n != want {
+			t.Errorf("RevokeChallenges(%+v) = %d, %v; want %d", f, n, err, want)
+		}
+		records, _, err := e.AuditEvents(ctx, store.AuditFilter{}, store.Page{Limit: 1})
+		if err != nil || len(records) != 1 || !strings.Contains(string(records[0].Bytes), fmt.Sprintf(`"challenges":"%d"`, want)) {
+			t.Errorf("audited as %+v, %v; want %d challenges", records, err, want)
+		}
 	}
+	revoke(store.ChallengeFilter{Batch: "none"}, 0)
+	revoke(store.ChallengeFilter{Batch: "b1", Point: "other"}, 0)
+	revoke(store.ChallengeFilter{Batch: "b1"}, 2)
+	revoke(store.ChallengeFilter{Device: "d1", Point: "default"}, 1)
+	revoke(store.ChallengeFilter{Point: "other", OpenAt: base}, 0)
+	revoke(store.ChallengeFilter{}, 3)
 	if c, err := e.Challenge(ctx, all[0].ID); err != nil || !c.RevokedAt.Equal(base.Add(time.Minute)) {
 		t.Errorf("what was revoked before was revoked again: %+v, %v", c, err)
 	}
@@ -464,8 +491,8 @@ func (e *env) enrollmentVerbs() []verb {
 		{"RevokeChallenge", func(ctx context.Context) error {
 			return e.RevokeChallenge(ctx, spare.ID, base, record("challenge.revoke", base))
 		}},
-		{"RevokeOpenChallenges", func(ctx context.Context) error {
-			_, err := e.RevokeOpenChallenges(ctx, base, record("challenge.revoke", base))
+		{"RevokeChallenges", func(ctx context.Context) error {
+			_, err := e.RevokeChallenges(ctx, store.ChallengeFilter{}, base, record("challenge.revoke", base))
 			return err
 		}},
 		{"Enrollment", func(ctx context.Context) error {

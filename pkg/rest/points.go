@@ -1,0 +1,349 @@
+package rest
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"reflect"
+	"strconv"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/certwright/certwright/pkg/enrollment"
+	"github.com/certwright/certwright/pkg/fault"
+	"github.com/certwright/certwright/pkg/issuer"
+	"github.com/certwright/certwright/pkg/pki"
+	"github.com/certwright/certwright/pkg/problem"
+	"github.com/certwright/certwright/pkg/store"
+)
+
+// EnrollmentPoint is an enrollment point as the API shows it.
+type EnrollmentPoint struct {
+	Name            string         `json:"name"`
+	Version         int            `json:"version" doc:"Of the settings; counts from 1"`
+	URL             string         `json:"url" doc:"What devices are configured with"`
+	Disabled        bool           `json:"disabled" doc:"Every request is refused"`
+	Issuer          string         `json:"issuer" doc:"Who signs; empty if there is none"`
+	Profile         string         `json:"profile"`
+	StaticChallenge bool           `json:"static_challenge" doc:"Whether there is one; it is never shown"`
+	Settings        map[string]any `json:"settings" doc:"The settings document"`
+	RA              *RACertificate `json:"ra,omitempty" doc:"What devices encrypt to; absent before the first one has asked"`
+	ChangedAt       time.Time      `json:"changed_at"`
+	ChangedBy       string         `json:"changed_by"`
+}
+
+// RACertificate is the certificate of a registration authority as the API shows it.
+type RACertificate struct {
+	Serial   string    `json:"serial"`
+	NotAfter time.Time `json:"not_after"`
+	PEM      string    `json:"certificate"`
+}
+
+func (a *api) point(p *enrollment.Point) (EnrollmentPoint, error) {
+	out := EnrollmentPoint{
+		Name: p.Name(), Version: p.Version(), URL: a.Server.PublicURL + "/scep/" + p.Name(), Disabled: p.Config().Disabled, Profile: p.Profile(), StaticChallenge: p.HasStatic(),
+	}
+	out.ChangedAt, out.ChangedBy = p.Changed()
+	text, err := json.Marshal(p.Config())
+	if err == nil {
+		err = json.Unmarshal(text, &out.Settings)
+	}
+	if err != nil {
+		return out, err
+	}
+	if i, err := a.Issuers.Current().Issuer(p.Issuer()); err == nil {
+		out.Issuer = i.Name
+		if c := a.RAs.Certificate(i.ID); c != nil {
+			out.RA = &RACertificate{Serial: hex.EncodeToString(c.SerialNumber.Bytes()), NotAfter: c.NotAfter, PEM: string(issuer.EncodePEM(c))}
+		}
+	}
+	return out, nil
+}
+
+type pointsOutput struct {
+	Body struct {
+		Points []EnrollmentPoint `json:"points"`
+	}
+}
+
+func (a *api) listPoints(context.Context, *struct{}) (*pointsOutput, error) {
+	out := &pointsOutput{}
+	out.Body.Points = []EnrollmentPoint{}
+	for _, p := range a.Points.All() {
+		point, err := a.point(p)
+		if err != nil {
+			return nil, err
+		}
+		out.Body.Points = append(out.Body.Points, point)
+	}
+	return out, nil
+}
+
+// PointInput names an enrollment point.
+type PointInput struct {
+	Point string `path:"point" doc:"The enrollment point's name" maxLength:"63"`
+}
+
+type pointOutput struct {
+	ETag string `header:"ETag" doc:"The version in quotation marks, for If-Match"`
+	Body EnrollmentPoint
+}
+
+func (a *api) getPoint(_ context.Context, in *PointInput) (*pointOutput, error) {
+	p, err := a.Points.Point(in.Point)
+	if err != nil {
+		return nil, err
+	}
+	body, err := a.point(p)
+	return &pointOutput{ETag: etag(p.Version()), Body: body}, err
+}
+
+type pointVersionsOutput struct {
+	Body struct {
+		Versions []SettingsVersion `json:"versions" doc:"Newest first"`
+	}
+}
+
+func (a *api) pointHistory(ctx context.Context, name string) ([]pki.PointVersion, error) {
+	history, err := a.Enrollments.PointHistory(ctx, name)
+	if fault.Is(err, fault.NotFound) {
+		return nil, fault.Wrap(fault.NotFound, err, "there is no enrollment point %q", name).WithField("point")
+	}
+	return history, err
+}
+
+func (a *api) listPointVersions(ctx context.Context, in *PointInput) (*pointVersionsOutput, error) {
+	history, err := a.pointHistory(ctx, in.Point)
+	if err != nil {
+		return nil, err
+	}
+	out := &pointVersionsOutput{}
+	out.Body.Versions = []SettingsVersion{}
+	for i, v := range history {
+		version := SettingsVersion{Version: v.Version, Changed: v.CreatedAt, ChangedBy: v.CreatedBy, Fields: []string{}}
+		if i+1 < len(history) {
+			// A version that this release cannot read is shown without its fields.
+			after, err1 := enrollment.ReadConfig(v.Config)
+			before, err2 := enrollment.ReadConfig(history[i+1].Config)
+			if errors.Join(err1, err2) == nil {
+				changes, err := enrollment.Diff(before, after)
+				if err != nil {
+					return nil, err
+				}
+				for _, c := range changes {
+					version.Fields = append(version.Fields, c.Field)
+				}
+			}
+		}
+		out.Body.Versions = append(out.Body.Versions, version)
+	}
+	return out, nil
+}
+
+type pointVersionInput struct {
+	PointInput
+	Version int `path:"version" minimum:"1"`
+}
+
+// PointVersion is a version of an enrollment point's settings.
+type PointVersion struct {
+	Name      string         `json:"name"`
+	Version   int            `json:"version"`
+	Changed   time.Time      `json:"changed"`
+	ChangedBy string         `json:"changed_by"`
+	Settings  map[string]any `json:"settings" doc:"The settings document, as it was written"`
+}
+
+type pointVersionOutput struct{ Body PointVersion }
+
+func (a *api) getPointVersion(ctx context.Context, in *pointVersionInput) (*pointVersionOutput, error) {
+	history, err := a.pointHistory(ctx, in.Point)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range history {
+		if v.Version == in.Version {
+			out := &pointVersionOutput{Body: PointVersion{Name: v.Name, Version: v.Version, Changed: v.CreatedAt, ChangedBy: v.CreatedBy}}
+			return out, json.Unmarshal(v.Config, &out.Body.Settings)
+		}
+	}
+	return nil, fault.New(fault.NotFound, "the enrollment point %q has no version %d", in.Point, in.Version).WithField("version").
+		WithHint("the newest is %d", history[0].Version)
+}
+
+// PointSettings is a point's settings document as it was sent. Package enrollment reads it.
+type PointSettings struct{ raw []byte }
+
+// UnmarshalJSON keeps the bytes.
+func (b *PointSettings) UnmarshalJSON(text []byte) error {
+	b.raw = append([]byte(nil), text...)
+	return nil
+}
+
+// Schema describes [enrollment.Config], from the type itself.
+func (PointSettings) Schema(r huma.Registry) *huma.Schema {
+	const name = "EnrollmentPointConfig"
+	if _, known := r.Map()[name]; !known {
+		s := schemaOf(reflect.TypeFor[enrollment.Config]())
+		s.Description = "What an administrator settles for an enrollment point; docs/scep.md explains every field"
+		r.Map()[name] = s
+	}
+	return &huma.Schema{Ref: "#/components/schemas/" + name}
+}
+
+type putPointInput struct {
+	PointInput
+	IfMatch     string `header:"If-Match" doc:"ETag of the version that the change was made on; * for whichever. Needed to change a point that exists." maxLength:"100"`
+	IfNoneMatch string `header:"If-None-Match" doc:"* creates the point only if there is none" maxLength:"100"`
+	Body        struct {
+		Settings        PointSettings `json:"settings" doc:"The settings document, whole"`
+		StaticChallenge *string       `json:"static_challenge,omitempty" doc:"The new static challenge; empty takes it away; absent keeps what there is" maxLength:"255"`
+	}
+}
+
+func (a *api) putPoint(ctx context.Context, in *putPointInput) (*pointOutput, error) {
+	c, err := a.pointConfig(in.Body.Settings, in.Point)
+	if err != nil {
+		return nil, err
+	}
+	if err := wholly(principal(ctx)); err != nil {
+		return nil, err
+	}
+	current, err := a.Points.Point(in.Point)
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return nil, err
+	}
+	version, err := pointVersionOf(in, current)
+	if err != nil {
+		return nil, err
+	}
+	if current != nil && version == current.Version() && in.Body.StaticChallenge == nil {
+		if changes, err := enrollment.Diff(current.Config(), c); err != nil || len(changes) == 0 { // no new version
+			out, showErr := a.getPoint(ctx, &in.PointInput)
+			return out, errors.Join(err, showErr)
+		}
+	}
+	now, err := a.Clock.Check()
+	if err != nil {
+		return nil, err
+	}
+	_, err = a.Points.Put(ctx, enrollment.Change{
+		Principal: principal(ctx), RequestID: problem.RequestID(ctx), Now: now, Config: c, Version: version, Static: in.Body.StaticChallenge,
+	})
+	if errors.Is(err, store.ErrStale) {
+		return nil, &precondition{status: http.StatusPreconditionFailed, error: fault.Wrap(fault.Conflict, err, "the enrollment point %q has changed in between", in.Point).
+			WithHint("read it again, and make the change on what it is now")}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := a.Sync(ctx); err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "the settings were written, but this server has not learned of them yet")
+	}
+	return a.getPoint(ctx, &in.PointInput)
+}
+
+// pointVersionOf returns the version that a change was made on, by its preconditions; current is nil for a new point.
+func pointVersionOf(in *putPointInput, current *enrollment.Point) (int, error) {
+	version := 0
+	if current != nil {
+		version = current.Version()
+	}
+	switch {
+	case in.IfNoneMatch != "" && (in.IfNoneMatch != "*" || in.IfMatch != ""):
+		return 0, fault.New(fault.BadRequest, "If-None-Match can be * only, and not beside If-Match").WithField("If-None-Match")
+	case in.IfNoneMatch == "*" && current != nil:
+		return 0, &precondition{status: http.StatusPreconditionFailed, error: fault.New(fault.Conflict, "there is an enrollment point %q already", in.Point)}
+	case in.IfMatch == "*":
+		return version, nil
+	case in.IfMatch == "" && current == nil:
+		return 0, nil
+	case in.IfMatch == "":
+		return 0, &precondition{status: http.StatusPreconditionRequired, error: fault.New(fault.Conflict, "there is an enrollment point %q already", in.Point).
+			WithField("If-Match").WithHint("read it, make the change on what it is, and send its ETag as If-Match: so nobody's change is lost")}
+	}
+	text, err := strconv.Unquote(in.IfMatch)
+	if err == nil {
+		version, err = strconv.Atoi(text)
+	}
+	if err != nil || version < 1 {
+		return 0, fault.New(fault.BadRequest, "If-Match is not the ETag of an enrollment point").WithField("If-Match").
+			WithHint(`it is the version in quotation marks, as in "3"`)
+	}
+	return version, nil
+}
+
+// pointConfig reads and checks the settings of a point, as far as they can be without writing them. They may name it, and
+// no other; with an empty name they must.
+func (a *api) pointConfig(body PointSettings, name string) (enrollment.Config, error) {
+	c, err := enrollment.ParseConfig(body.raw)
+	if err != nil {
+		return c, err
+	}
+	if c.Name == "" {
+		c.Name = name
+	}
+	if name != "" && c.Name != name {
+		return c, fault.New(fault.BadRequest, "the settings name another point than the address").WithField("name").
+			WithHint("a point is not renamed: devices have its address; create another one, and disable this one when they have moved")
+	}
+	if err := c.Validate(a.Now()); err != nil {
+		return c, err
+	}
+	if c.Issuer != "" {
+		i, err := a.Issuers.Current().Issuer(c.Issuer)
+		if err != nil {
+			return c, err
+		}
+		if i.Root {
+			return c, fault.New(fault.PolicyRefused, "the root %q issues CA certificates only", i.Name).WithField("issuer")
+		}
+	}
+	if c.Profile != "" {
+		return c, a.deviceProfile(c.Profile)
+	}
+	return c, nil
+}
+
+type checkPointInput struct {
+	Body struct {
+		Settings PointSettings `json:"settings" doc:"The settings document, whole, with the point's name"`
+	}
+}
+
+// PointCheck is what settings would change.
+type PointCheck struct {
+	Name     string          `json:"name"`
+	Version  int             `json:"version" doc:"The version in force; 0 for a new point"`
+	Changes  []ProfileChange `json:"changes" doc:"What differs from the version in force"`
+	Warnings []string        `json:"warnings,omitempty" doc:"What is allowed, and worth a thought"`
+}
+
+type checkPointOutput struct{ Body PointCheck }
+
+func (a *api) checkPoint(_ context.Context, in *checkPointInput) (*checkPointOutput, error) {
+	c, err := a.pointConfig(in.Body.Settings, "")
+	if err != nil {
+		return nil, err
+	}
+	out := &checkPointOutput{Body: PointCheck{Name: c.Name, Changes: []ProfileChange{}}}
+	before := enrollment.Config{}
+	static := false
+	if p, err := a.Points.Point(c.Name); err == nil {
+		before, out.Body.Version, static = p.Config(), p.Version(), p.HasStatic()
+	} else if !fault.Is(err, fault.NotFound) {
+		return nil, err
+	}
+	changes, err := enrollment.Diff(before, c)
+	if err != nil {
+		return nil, err
+	}
+	for _, change := range changes {
+		out.Body.Changes = append(out.Body.Changes, ProfileChange(change))
+	}
+	out.Body.Warnings = c.Warnings(static)
+	return out, nil
+}
