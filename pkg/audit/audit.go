@@ -48,6 +48,7 @@ const (
 	ActionRA        = "ra.put"
 	ActionIssuer    = "issuer.put"
 
+	ActionDevice        = "device.create"
 	ActionChallenge     = "challenge.create"
 	ActionChallengeEnd  = "challenge.revoke"
 	ActionChallengeFail = "challenge.fail"

@@ -191,6 +191,8 @@ type Request struct {
 	// Enrollment, when not nil, is written with the certificate, whose fingerprint is set here. The errors are those of
 	// store.Certificates.
 	Enrollment *store.EnrollmentChange
+	// Notify, when not nil, returns what the webhook of Enrollment's point is to be told of the certificate; nil is nothing.
+	Notify func(pki.Certificate) *pki.Notification
 	// Detail is added to the audit record.
 	Detail map[string]string
 
@@ -318,6 +320,9 @@ func (a *Authority) issue(ctx context.Context, key *issuer.Key, p *Profile, r Re
 		record.Fingerprint = sha256.Sum256(record.DER)
 		if enrollment != nil {
 			enrollment.Enrollment.Issued = record.Fingerprint
+			if r.Notify != nil {
+				enrollment.Notification = r.Notify(record)
+			}
 		}
 		err = a.cfg.Store.RecordIssuance(ctx, store.Issuance{
 			Certificate: record, ReserveKey: p.Internal() || p.IsCA(), Idempotency: idempotency, Predecessor: r.predecessor, Enrollment: enrollment,

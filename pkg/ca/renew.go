@@ -27,8 +27,9 @@ type RenewRequest struct {
 	Idempotency *store.Idempotency // as in Request
 
 	TransactionID string
-	Enrollment    *store.EnrollmentChange // as in Request
-	Detail        map[string]string       // as in Request
+	Enrollment    *store.EnrollmentChange                 // as in Request
+	Notify        func(pki.Certificate) *pki.Notification // as in Request
+	Detail        map[string]string                       // as in Request
 	// Ended allows the renewal of a certificate that has ended: somebody has decided so.
 	Ended bool
 }
@@ -72,7 +73,7 @@ func (a *Authority) Renew(ctx context.Context, r RenewRequest) (_ *Issued, err e
 	}
 	req := Request{
 		Principal: r.Principal, RequestID: r.RequestID, Protocol: r.Protocol, Validity: r.Validity, MaxValidity: r.MaxValidity, Device: cmp.Or(old.Device, r.Device),
-		Idempotency: r.Idempotency, TransactionID: r.TransactionID, Enrollment: r.Enrollment, Detail: r.Detail, replaces: old.Fingerprint, predecessor: store.PredecessorOf(old), action: audit.ActionRenew,
+		Idempotency: r.Idempotency, TransactionID: r.TransactionID, Enrollment: r.Enrollment, Notify: r.Notify, Detail: r.Detail, replaces: old.Fingerprint, predecessor: store.PredecessorOf(old), action: audit.ActionRenew,
 	}
 	if req.Subject, req.SANs, err = csr.Names(c); err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "reading the names of a certificate of ours")

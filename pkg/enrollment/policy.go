@@ -121,11 +121,15 @@ type WebhookAnswer struct {
 	Subject  string        `json:"subject,omitempty"`
 	SANs     []string      `json:"sans,omitempty"`
 	Validity time.Duration `json:"validity,omitempty"`
+	// Group is that of a device which the registry does not have.
+	Group string `json:"group,omitempty"`
+	// Event is the id under which it was asked.
+	Event string `json:"event,omitempty"`
 }
 
 // Overrides returns, as pki.Enrollment keeps it, what the webhook knows better; empty if there is nothing.
 func (w *WebhookAnswer) Overrides() (string, error) {
-	if w.Device == "" && w.Subject == "" && len(w.SANs) == 0 && w.Validity == 0 {
+	if w.Device == "" && w.Subject == "" && len(w.SANs) == 0 && w.Validity == 0 && w.Group == "" && w.Event == "" {
 		return "", nil
 	}
 	text, err := json.Marshal(w)
@@ -610,6 +614,9 @@ func (d *decision) names() *Verdict {
 	record := f.Devices[d.Device]
 	if record == nil {
 		record = &pki.Device{ID: d.Device}
+		if f.Webhook != nil {
+			record.Group = f.Webhook.Group
+		}
 	}
 	bindings := make([]Binding, 0, 3)
 	b, err := f.Point.Render(*record)

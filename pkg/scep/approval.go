@@ -1,6 +1,7 @@
 package scep
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,7 +87,7 @@ func (h *Handler) Approve(ctx context.Context, by pki.Principal, requestID, id s
 		return e, err
 	}
 	facts.Now = now
-	v, err := h.settle(ctx, facts, func() enrollment.WebhookAnswer { return enrollment.WebhookAnswer{} })
+	v, err := h.settle(ctx, facts, func(enrollment.Verdict) (enrollment.WebhookAnswer, error) { return enrollment.WebhookAnswer{}, nil })
 	switch {
 	case err != nil:
 		return e, err
@@ -97,6 +98,9 @@ func (h *Handler) Approve(ctx context.Context, by pki.Principal, requestID, id s
 	next := e
 	next.Version, next.State, next.DecidedBy, next.UpdatedAt = e.Version+1, pki.EnrollmentIssued, by.Name, now
 	next.ExpiresAt = later(e.ExpiresAt, now.Add(point.RetryWindow()))
+	if err := h.introduce(ctx, facts, v, by, requestID); err != nil {
+		return e, err
+	}
 	issued, err := h.grant(ctx, point, i, request, &store.EnrollmentChange{Enrollment: next}, v, by, requestID)
 	if errors.Is(err, store.ErrStale) {
 		return e, decided(err)
@@ -114,13 +118,15 @@ func (h *Handler) Deny(ctx context.Context, by pki.Principal, requestID, id, rea
 	next := e
 	next.Version, next.State, next.DecidedBy, next.UpdatedAt, next.Reason = e.Version+1, pki.EnrollmentDenied, by.Name, now, reason
 	next.ExpiresAt = later(e.ExpiresAt, now.Add(point.RetryWindow()))
-	err = h.cfg.Store.PutEnrollment(ctx, store.EnrollmentChange{Enrollment: next, Record: audit.Record{
+	told := h.notification(point, now, failureOf(next, enrollment.ReasonDenied, cmp.Or(reason, "a person has denied the request")))
+	err = h.cfg.Store.PutEnrollment(ctx, store.EnrollmentChange{Enrollment: next, Notification: told, Record: audit.Record{
 		Time: now, Action: audit.ActionDeny, Actor: by.Name, Role: by.Role.String(), Source: by.Source, RequestID: requestID, Target: "enrollment/" + e.ID,
 		Detail: map[string]string{"reason": reason, "subject": e.Subject, "transaction_id": e.TransactionID},
 	}})
 	if errors.Is(err, store.ErrStale) {
 		return e, decided(err)
 	}
+	h.wake(told)
 	return next, err
 }
 

@@ -20,7 +20,7 @@ import (
 const maxNeeds = 16
 
 // settle decides on a request, and looks up what the verdict needs, no more: every look costs the device time.
-func (h *Handler) settle(ctx context.Context, f *enrollment.Facts, ask func() enrollment.WebhookAnswer) (enrollment.Verdict, error) {
+func (h *Handler) settle(ctx context.Context, f *enrollment.Facts, ask func(enrollment.Verdict) (enrollment.WebhookAnswer, error)) (enrollment.Verdict, error) {
 	for range maxNeeds {
 		v := enrollment.Decide(f)
 		if v.Outcome != 0 {
@@ -40,7 +40,8 @@ func (h *Handler) settle(ctx context.Context, f *enrollment.Facts, ask func() en
 		case enrollment.NeedKeyDevices:
 			f.KeyDevices, err = h.cfg.Store.KeyDevices(ctx, f.Key)
 		case enrollment.NeedWebhook:
-			answer := ask()
+			var answer enrollment.WebhookAnswer
+			answer, err = ask(v)
 			f.Webhook = &answer
 		default:
 			err = fmt.Errorf("a verdict needs %d", v.Need)
@@ -175,6 +176,10 @@ func (t *transaction) lookUp(request *csr.Request) (*enrollment.Facts, pki.Enrol
 		return nil, pki.Enrollment{}, err
 	}
 	f.Static, f.KeyDevices = t.point.IsStatic(text), about.KeyDevices
+	if ok && about.Challenge == nil {
+		// What looks like a one-time challenge is nothing else: a secret with an error in it is not for a webhook to see.
+		f.Challenge = f.Static
+	}
 	if c := about.Challenge; c != nil {
 		if enrollment.Matches(*c, hash) {
 			f.OneTime = c

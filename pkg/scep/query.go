@@ -20,9 +20,6 @@ import (
 	"github.com/certwright/certwright/pkg/profile"
 )
 
-// attribute is one of a distinguished name.
-type attribute = der.Attribute
-
 // maxCRLBytes bounds the CRL that is encrypted for one device: who needs a longer one finds its address in every
 // certificate.
 const maxCRLBytes = 8 << 20

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"golang.org/x/time/rate"
 
 	"github.com/certwright/certwright/pkg/ca"
 	"github.com/certwright/certwright/pkg/clock"
@@ -60,11 +61,12 @@ type Store interface {
 	store.Challenges
 	store.Requests
 	store.Devices
+	store.Notifications
 	Secret(ctx context.Context, name string) ([]byte, error)
 	store.Audit
 }
 
-// Config is what a Handler is made of. All but CSRParser and Logger are required.
+// Config is what a Handler is made of. All but CSRParser, Notifier and Logger are required.
 type Config struct {
 	Store   Store
 	CA      *ca.Authority
@@ -76,7 +78,9 @@ type Config struct {
 	Clock   *clock.Guard
 	// CSRParser has the rules for keys. Whether it takes SHA-1 is up to the point.
 	CSRParser csr.Parser
-	Logger    *slog.Logger // nil discards
+	// Notifier is told that there is something to deliver; without one another replica delivers it.
+	Notifier *enrollment.Notifier
+	Logger   *slog.Logger // nil discards
 }
 
 // Handler serves SCEP. It is safe for concurrent use.
@@ -88,6 +92,7 @@ type Handler struct {
 	turns    chan struct{} // bounds how many messages are processed at a time
 	counts   counts
 	notes    notes
+	hooks    hooks
 }
 
 // messagesPerCPU is how many messages are processed at a time. Most wait for the store, which commits together what comes
@@ -104,6 +109,7 @@ func New(cfg Config) (*Handler, error) {
 	}
 	h := &Handler{cfg: cfg, log: cfg.Logger, turns: make(chan struct{}, messagesPerCPU*runtime.GOMAXPROCS(0)), failures: newFailures(cfg.Clock.Now)}
 	h.auditor = newAuditor(cfg.Clock.Now)
+	h.hooks.limit = rate.NewLimiter(failureNotesPerSecond, failureNotesBurst)
 	return h, nil
 }
 
@@ -142,7 +148,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "there is no enrollment point of this name", http.StatusNotFound)
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	timeout := requestTimeout
+	if w := point.Webhook(); w != nil {
+		timeout += time.Duration(w.Timeout)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
 	operation, message := query(r.URL.RawQuery)
 	switch operation {
@@ -359,10 +369,10 @@ func (h *Handler) answer(ctx context.Context, point *enrollment.Point, request *
 			err = fault.New(fault.BadRequest, "the message cannot be processed")
 		}
 	}()
-	select {
-	case h.turns <- struct{}{}:
-		defer func() { <-h.turns }()
-	case <-ctx.Done():
+	turn := &turn{turns: h.turns}
+	if turn.take(ctx) {
+		defer turn.give()
+	} else {
 		return out, fault.New(fault.Unavailable, "too many requests at a time").WithRetryAfter(5 * time.Second)
 	}
 	i, all, err := h.authorities(ctx, point)
@@ -371,7 +381,7 @@ func (h *Handler) answer(ctx context.Context, point *enrollment.Point, request *
 	}
 	t := &transaction{
 		h: h, ctx: ctx, point: point, issuer: i, authorities: all, by: all[0], request: request, source: source, now: h.cfg.Clock.Now(),
-		id: problem.RequestID(ctx), contact: contact{userAgent: userAgent},
+		id: problem.RequestID(ctx), contact: contact{userAgent: userAgent}, turn: turn,
 	}
 	return t.run()
 }

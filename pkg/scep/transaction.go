@@ -56,6 +56,8 @@ type transaction struct {
 	device      string // whose request it is, once its right is proven; empty: not known
 	wrongSecret string // ID of the challenge that the request names, with another secret
 	contact     contact
+	turn        *turn
+	said        *enrollment.WebhookAnswer // by the point's webhook; nil: it was not asked
 }
 
 // reply is a CertRep.
@@ -160,6 +162,7 @@ func (t *transaction) fail(err error) (reply, error) {
 	t.h.log.Info("a SCEP request was refused", "point", t.point.Name(), "type", known(t.request.MessageType), "transaction_id", t.request.TransactionID,
 		"source", t.source, "request_id", t.id, "device", t.device, "reason", r.reason, "fail_info", r.info, "err", r.Error())
 	t.note(r)
+	t.tellFailure(r)
 	switch {
 	case t.wrongSecret != "":
 		t.h.auditor.failChallenge(t.ctx, t.h, t, t.wrongSecret)
@@ -405,7 +408,7 @@ func (t *transaction) decide(request *csr.Request) ([]byte, string, error) {
 	if repeated, content, password, err := t.again(request, before, facts); repeated {
 		return content, password, err
 	}
-	v, err := t.h.settle(t.ctx, facts, func() enrollment.WebhookAnswer { return t.ask(request, facts) })
+	v, err := t.h.settle(t.ctx, facts, func(v enrollment.Verdict) (enrollment.WebhookAnswer, error) { return t.ask(request, facts, v) })
 	if err != nil {
 		return nil, "", err
 	}
@@ -438,11 +441,6 @@ func (t *transaction) decide(request *csr.Request) ([]byte, string, error) {
 	return content, password, err
 }
 
-// ask has the point's webhook decide. Without an answer it has refused.
-func (t *transaction) ask(request *csr.Request, facts *enrollment.Facts) enrollment.WebhookAnswer {
-	return enrollment.WebhookAnswer{Text: "there is nobody to ask it"}
-}
-
 // issue makes the certificate, or has the request wait.
 func (t *transaction) issue(request *csr.Request, before pki.Enrollment, facts *enrollment.Facts, v enrollment.Verdict) ([]byte, error) {
 	row := pki.Enrollment{
@@ -456,7 +454,7 @@ func (t *transaction) issue(request *csr.Request, before pki.Enrollment, facts *
 	if v.Renewal {
 		row.Replaces = t.own.Fingerprint
 	}
-	if facts.Webhook != nil {
+	if facts.Webhook != nil && facts.Webhook.Allow {
 		var err error
 		if row.Overrides, err = facts.Webhook.Overrides(); err != nil {
 			return nil, err
@@ -470,6 +468,9 @@ func (t *transaction) issue(request *csr.Request, before pki.Enrollment, facts *
 		if err := t.countReturn(v); err != nil {
 			return nil, err
 		}
+	}
+	if err := t.h.introduce(t.ctx, facts, v, t.principal(), t.id); err != nil {
+		return nil, err
 	}
 	issued, err := t.h.grant(t.ctx, t.point, t.issuer, request, change, v, t.principal(), t.id)
 	if err != nil {
@@ -513,22 +514,32 @@ func (h *Handler) grant(ctx context.Context, point *enrollment.Point, i *issuer.
 	if e.Challenge != "" {
 		detail["challenge"] = e.Challenge
 	}
+	decision := decisionOf(*e)
+	if decision != "" {
+		detail["webhook"] = decision
+	}
+	var told *pki.Notification
+	notify := func(c pki.Certificate) *pki.Notification {
+		told = h.notification(point, h.cfg.Clock.Now(), successOf(*e, v.Device, c))
+		return told
+	}
 	var issued *ca.Issued
 	var err error
 	if v.Renewal {
 		issued, err = h.cfg.CA.Renew(ctx, ca.RenewRequest{
 			Principal: by, RequestID: requestID, Protocol: Protocol, Certificate: e.Replaces, CSR: request, TransactionID: e.TransactionID,
-			Enrollment: change, Detail: detail, MaxValidity: v.MaxValidity, Device: v.Device, Ended: v.Return || v.Credential == enrollment.ByPerson,
+			Enrollment: change, Notify: notify, Detail: detail, MaxValidity: v.MaxValidity, Device: v.Device, Ended: v.Return || v.Credential == enrollment.ByPerson,
 		})
 	} else {
 		issued, err = h.cfg.CA.Issue(ctx, ca.Request{
 			Principal: by, RequestID: requestID, Protocol: Protocol, Issuer: i.Name, Profile: v.Profile, CSR: request, Subject: v.Subject, SANs: v.SANs,
-			MaxValidity: v.MaxValidity, Device: v.Device, SupersedeDevice: v.Revoke, TransactionID: e.TransactionID, Enrollment: change, Detail: detail,
+			MaxValidity: v.MaxValidity, Device: v.Device, SupersedeDevice: v.Revoke, TransactionID: e.TransactionID, Enrollment: change, Notify: notify, Detail: detail,
 		})
 	}
 	if err != nil {
 		return pki.Certificate{}, err
 	}
+	h.wake(told)
 	return issued.Record, nil
 }
 
@@ -546,7 +557,7 @@ func (t *transaction) wait(request *csr.Request, change *store.EnrollmentChange,
 		Time: t.now, Action: audit.ActionPending, Actor: p.Name, Role: p.Role.String(), Source: t.source, RequestID: t.id, Target: "enrollment/" + row.ID,
 		Detail: map[string]string{
 			"why": why, "subject": row.Subject, "sans": strings.Join(row.SANs, ", "), "transaction_id": row.TransactionID, "challenge": row.Challenge,
-			"device": row.Device,
+			"device": row.Device, "webhook": decisionOf(*row),
 		},
 	}
 	if err := t.h.cfg.Store.PutEnrollment(t.ctx, *change); err != nil {

@@ -307,6 +307,7 @@ func (s *Server) facts() []fact {
 		one("certwright_clock_trusted", "1 while the clock may be signed with, 0 when it is behind the store or has jumped.", func() float64 { return truth(clockRight()) }),
 	}
 	list = append(list, s.authorityFacts()...)
+	list = append(list, s.webhookFacts()...)
 	list = append(list, s.crlFacts(truth, instant)...)
 	list = append(list, s.exportFacts(truth, instant)...)
 	return append(list, s.ocspFacts(instant)...)
@@ -336,6 +337,32 @@ func (s *Server) authorityFacts() []fact {
 		{"certwright_status_changes_refused_total", "Requests to revoke, hold and release that were not met.", []string{"action", "kind"}, func(put func(float64, ...string)) {
 			for by, n := range s.ca.Metrics().ChangesRefused {
 				put(float64(n), by.Action.String(), by.Kind.String())
+			}
+		}},
+	}
+}
+
+// webhookFacts are of the webhooks of enrollment points.
+func (s *Server) webhookFacts() []fact {
+	return []fact{
+		{"certwright_webhook_decisions_total", "What webhooks said of requests, or why they said nothing.", []string{"point", "outcome"}, func(put func(float64, ...string)) {
+			for by, n := range s.scep.Webhooks() {
+				put(float64(n), by.Point, by.Outcome)
+			}
+		}},
+		{"certwright_webhook_notifications_total", "Attempts to tell webhooks what became of requests.", []string{"point", "outcome"}, func(put func(float64, ...string)) {
+			for by, n := range s.notifier.Counts() {
+				put(float64(n), by.Point, by.Outcome)
+			}
+		}},
+		{"certwright_webhook_notifications_waiting", "Notifications that wait for their webhook.", []string{"point"}, func(put func(float64, ...string)) {
+			for _, b := range s.notifier.Backlogs() {
+				put(float64(b.Waiting), b.Point)
+			}
+		}},
+		{"certwright_webhook_notifications_oldest_seconds", "How old the oldest of them is.", []string{"point"}, func(put func(float64, ...string)) {
+			for _, b := range s.notifier.Backlogs() {
+				put(max(0, s.clock.Now().Sub(b.Oldest).Seconds()), b.Point)
 			}
 		}},
 	}

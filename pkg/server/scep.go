@@ -35,6 +35,9 @@ func (s *Server) buildEnrollment(ctx context.Context, kek *keys.KEK) (err error)
 			return err
 		}
 	}
+	if s.notifier, err = enrollment.NewNotifier(enrollment.NotifierConfig{Store: s.store, Points: s.points, Now: s.clock.Now, Logger: s.log}); err != nil {
+		return err
+	}
 	holder, _ := s.leaseTerms()
 	s.ra, err = scep.NewRA(scep.RAConfig{
 		Store: s.store, Issuers: s.issuers, CA: s.ca, Holder: holder, Now: s.clock.Now, KeyAge: time.Duration(s.cfg.SCEP.RAKeyAge), Logger: s.log,
@@ -48,7 +51,7 @@ func (s *Server) buildEnrollment(ctx context.Context, kek *keys.KEK) (err error)
 func (s *Server) buildSCEP(parser csr.Parser) (err error) {
 	s.scep, err = scep.New(scep.Config{
 		Store: s.store, CA: s.ca, Issuers: s.issuers, Points: s.points, RA: s.ra, CRLs: s.crls, Sealer: s.sealer, Clock: s.clock,
-		CSRParser: parser, Logger: s.log,
+		CSRParser: parser, Notifier: s.notifier, Logger: s.log,
 	})
 	return err
 }

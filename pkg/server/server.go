@@ -119,10 +119,11 @@ type Server struct {
 	export    *export.Exporter // nil: nothing is exported
 	seen      *publication.Tracker
 
-	sealer sealer
-	points *enrollment.Points
-	ra     *scep.RA
-	scep   *scep.Handler
+	sealer   sealer
+	points   *enrollment.Points
+	ra       *scep.RA
+	scep     *scep.Handler
+	notifier *enrollment.Notifier
 }
 
 // listening is an open listener with what serves it.
@@ -582,6 +583,7 @@ func (s *Server) Run(ctx context.Context) error {
 	jobs.Go(func() { s.scep.Run(background) })
 	jobs.Go(func() { s.maintain(background) })
 	jobs.Go(func() { s.forgetRequests(background) })
+	jobs.Go(func() { s.notifier.Run(background) })
 	if s.export != nil {
 		jobs.Go(func() { s.export.Run(background) })
 	}

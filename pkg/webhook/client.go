@@ -32,7 +32,7 @@ type Config struct {
 	Timeout time.Duration
 	// Retries is how often an Ask is sent again after the connection has failed, or the receiver has (HTTP 5xx).
 	Retries int
-	// Together is how many events may be on their way at a time. Default: 32.
+	// Together is how many requests may be on their way at a time. Default: 32. Sixteen times as many wait for their turn.
 	Together int
 	// Now is the time of signatures. Default: time.Now.
 	Now func() time.Time
@@ -51,11 +51,13 @@ type Client struct {
 	cfg   Config
 	host  string
 	http  *http.Client
+	queue chan struct{} // whoever has a turn or waits for one
 	turns chan struct{}
 }
 
 const (
 	defaultTogether = 32
+	waitTogether    = 16
 	maxHeaderBytes  = 16 << 10
 	firstPause      = 100 * time.Millisecond // before the first retry; it doubles
 	idleTimeout     = 90 * time.Second
@@ -73,7 +75,7 @@ const (
 	CauseAddress    Cause = "address"    // its address is not public, and was not named
 	CauseStatus     Cause = "status"     // the HTTP status is none of success
 	CauseAnswer     Cause = "answer"     // the answer is not one
-	CauseBusy       Cause = "busy"       // too many events are on their way
+	CauseBusy       Cause = "busy"       // too many requests are on their way
 )
 
 // Error says why there is no answer. For people it has Error; nothing of it is the receiver's own words.
@@ -117,7 +119,7 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	c := &Client{cfg: cfg, host: u.Hostname(), turns: make(chan struct{}, cfg.Together)}
+	c := &Client{cfg: cfg, host: u.Hostname(), turns: make(chan struct{}, cfg.Together), queue: make(chan struct{}, (1+waitTogether)*cfg.Together)}
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if len(cfg.Anchors) > 0 {
 		config.RootCAs = x509.NewCertPool()
@@ -163,10 +165,16 @@ func (c *Client) Ask(ctx context.Context, e Event) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
 	select {
+	case c.queue <- struct{}{}:
+		defer func() { <-c.queue }()
+	default:
+		return Answer{}, failure(CauseBusy, nil, "is asked about too many requests at the same time already")
+	}
+	select {
 	case c.turns <- struct{}{}:
 		defer func() { <-c.turns }()
-	default:
-		return Answer{}, failure(CauseBusy, nil, "is asked about %d requests at the same time already", cap(c.turns))
+	case <-ctx.Done():
+		return Answer{}, failure(CauseBusy, ctx.Err(), "has answered too few of the requests before this one within %s", c.cfg.Timeout)
 	}
 	for pause, left := firstPause, c.cfg.Retries; ; pause, left = 2*pause, left-1 {
 		answer, err := c.ask(ctx, body)

@@ -323,20 +323,31 @@ func TestBusy(t *testing.T) {
 		<-release
 		_, _ = io.WriteString(w, allow)
 	})
-	c := a.client(s.URL, func(cfg *webhook.Config) { cfg.Together = 2 })
+	c := a.client(s.URL, func(cfg *webhook.Config) { cfg.Together = 1 })
 	var wg sync.WaitGroup
-	for range 2 {
+	wg.Go(func() {
+		if _, err := c.Ask(context.WithoutCancel(t.Context()), webhook.Event{}); err != nil {
+			t.Errorf("Ask: %v", err)
+		}
+	})
+	<-began
+	// The others wait for their turn, all but the one for whom there is no room.
+	waiting, cancel := context.WithCancel(t.Context())
+	outcomes := make(chan error)
+	for range 17 {
 		wg.Go(func() {
-			if _, err := c.Ask(context.WithoutCancel(t.Context()), webhook.Event{}); err != nil {
-				t.Errorf("Ask: %v", err)
-			}
+			_, err := c.Ask(waiting, webhook.Event{})
+			outcomes <- err
 		})
 	}
-	<-began
-	<-began
-	_, err := c.Ask(t.Context(), webhook.Event{})
-	if f, ok := errors.AsType[*webhook.Error](err); !ok || f.Cause != webhook.CauseBusy {
-		t.Errorf("the third Ask at a time: %v, want that it is busy", err)
+	if f, ok := errors.AsType[*webhook.Error](<-outcomes); !ok || f.Cause != webhook.CauseBusy {
+		t.Errorf("the one too many: %v, want that it is busy", f)
+	}
+	cancel()
+	for range 16 {
+		if f, ok := errors.AsType[*webhook.Error](<-outcomes); !ok || f.Cause != webhook.CauseBusy {
+			t.Errorf("one whose turn did not come: %v, want that it is busy", f)
+		}
 	}
 	close(release)
 	wg.Wait()
