@@ -15,6 +15,17 @@ func tied() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }
 
+// adopt makes this process the parent of its descendants whose own parent has ended, so that end can wait for them.
+func adopt() error {
+	return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+}
+
+// end ends a process that was adopted, or has ended already.
+func end(pid int) {
+	_ = unix.Kill(pid, unix.SIGKILL)
+	_, _ = unix.Wait4(pid, nil, 0, nil)
+}
+
 // giveWay leaves the processors to whoever else wants them, of all threads of a process. Those that come later take after
 // the one that makes them.
 func giveWay(pid int) error {

@@ -109,6 +109,9 @@ func run(ctx context.Context, args []string) error {
 	if len(args) == 1 && args[0] == attacking { // a process of ocsp --attack
 		return doAttack()
 	}
+	if len(args) == 2 && args[0] == plotting {
+		return plotFolder(args[1])
+	}
 	operation := func() (any, error) { return nil, nil }
 	if len(args) > 0 {
 		operation = operations[args[0]]

@@ -29,7 +29,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ocsp"
@@ -480,6 +479,9 @@ func freeAddress() (netip.AddrPort, error) {
 
 // peer starts another server and puts it under load.
 func (r *ocspReport) peer(ctx context.Context, o options, name, load string, address netip.AddrPort, a *asked, program string, args ...string) error {
+	if err := adopt(); err != nil {
+		return err
+	}
 	p, err := startProcess(filepath.Join(o.folder, name+".log"), os.Environ(), program, args...)
 	if err != nil {
 		return err
@@ -500,8 +502,8 @@ func (r *ocspReport) peer(ctx context.Context, o options, name, load string, add
 	tree, treeErr := processTree(p.pid())
 	// Some of them call it an error to be ended, and openssl leaves its children behind, which spin.
 	_ = p.stop()
-	for _, s := range tree {
-		_ = syscall.Kill(s.pid, syscall.SIGKILL) // most have ended
+	for _, s := range tree[min(1, len(tree)):] {
+		end(s.pid) // most have ended
 	}
 	return errors.Join(err, treeErr)
 }
