@@ -34,7 +34,7 @@ func sans(names ...[]byte) []byte {
 func dns(s string) []byte { return scepraw.TLV(0x82, []byte(s)) }
 
 // TestRequestPolicy: what a CSR asks for beyond the profile is not in the certificate, and what it must not ask for is
-// refused (scep.md, Security; RFC 8894, Section 2.4). An empty failInfo wants a certificate.
+// refused (docs/scep.md; RFC 8894, Section 2.4). An empty failInfo wants a certificate.
 func TestRequestPolicy(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, keys.P256)

@@ -60,7 +60,7 @@ func TestGetCACaps(t *testing.T) {
 	}
 }
 
-// RFC 8894, Sections 2.1.2, 2.2, 4.2; what Apple's clients need: scep.md's traps 7 and 8.
+// RFC 8894, Sections 2.1.2, 2.2, 4.2; what Apple's clients need: docs/scep.md, What devices do, 7 and 8.
 func TestGetCACert(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, keys.P256)
@@ -109,7 +109,7 @@ func TestClosedByDefault(t *testing.T) {
 	}
 }
 
-// Every cipher, digest and key transport comes back as it came (RFC 8894, Section 3.2; scep.md's trap 5).
+// Every cipher, digest and key transport comes back as it came (RFC 8894, Section 3.2; docs/scep.md, What devices do, 5).
 func TestAlgorithms(t *testing.T) {
 	t.Parallel()
 	for _, issuer := range []keys.Algorithm{keys.P256, keys.RSA2048} {
@@ -318,7 +318,7 @@ func TestLegacy(t *testing.T) {
 	d.ask("19", d.csr(staticText)).failure(t, "0")
 }
 
-// A retry gets the same certificate; the issued certificate, or another challenge, make a new one (scep.md).
+// A retry gets the same certificate; the issued certificate, or another challenge, make a new one (docs/scep.md, Renewal).
 func TestRetryAndReenrollment(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, keys.P256)
@@ -353,7 +353,7 @@ func TestRetryAndReenrollment(t *testing.T) {
 	d.ask("19", d.csr(last)).failure(t, "2")
 }
 
-// The three forms of renewal, and what is no renewal (scep.md's trap 12; RFC 8894, Sections 2.3, 7.6, 7.9).
+// The three forms of renewal, and what is no renewal (docs/scep.md, What devices do, 12; RFC 8894, Sections 2.3, 7.6, 7.9).
 func TestRenewal(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, keys.P256)
@@ -560,7 +560,7 @@ func TestECDSADevices(t *testing.T) {
 	open(d.ask("20", scepraw.Sequence(scepraw.Name("a"), scepraw.Name("b"))), text)
 }
 
-// GetCert and GetCRL name the CA as issuer, also behind an RA (scep.md's trap 15; RFC 8894, Sections 4.5, 4.6).
+// GetCert and GetCRL name the CA as issuer, also behind an RA (docs/scep.md, What devices do, 15; RFC 8894, Sections 4.5, 4.6).
 func TestGetCertAndGetCRL(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, keys.P256)
@@ -611,7 +611,7 @@ func (d *device) tryAsk(messageType string, plaintext []byte) *rep {
 }
 
 // The RA's key stays on renewal, its certificate is renewed by itself, and a key that was replaced still decrypts for a
-// while (scep.md's trap 8).
+// while (docs/scep.md, What devices do, 8).
 func TestRARenewalAndRotation(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, keys.P256)
