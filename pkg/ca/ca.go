@@ -184,7 +184,9 @@ type Request struct {
 	Device      string
 	// SupersedeDevice has the older certificates of the device and this profile revoked; see store.Issuance.
 	SupersedeDevice bool
-	TransactionID   string
+	// DeviceCertificate, when not nil, is what the device's newest certificate must be still; see store.Issuance.
+	DeviceCertificate *pki.Fingerprint
+	TransactionID     string
 	// Idempotency, when not nil, makes the request safe to repeat; its fingerprint and warnings are set here. When the
 	// request has got its certificate before, the error is a Conflict with a store.IssuedBeforeError.
 	Idempotency *store.Idempotency
@@ -326,8 +328,8 @@ func (a *Authority) issue(ctx context.Context, key *issuer.Key, p *Profile, r Re
 		}
 		err = a.cfg.Store.RecordIssuance(ctx, store.Issuance{
 			Certificate: record, ReserveKey: p.Internal() || p.IsCA(), Idempotency: idempotency, Predecessor: r.predecessor, Enrollment: enrollment,
-			SupersedeDevice: r.SupersedeDevice,
-			Record:          auditRecord(now, r, record, key),
+			SupersedeDevice: r.SupersedeDevice, DeviceCertificate: r.DeviceCertificate,
+			Record: auditRecord(now, r, record, key),
 		})
 		if errors.Is(err, store.ErrSerialTaken) {
 			if draw < serialDraws {

@@ -20,11 +20,13 @@ type RenewRequest struct {
 	RequestID   string
 	Protocol    string
 	Certificate pki.Fingerprint
-	CSR         *csr.Request       // with a new key; nil keeps the key. Its names are ignored.
-	Validity    time.Duration      // zero means the profile's default
-	MaxValidity time.Duration      // as in Request
-	Device      string             // of the successor, where the certificate names none
-	Idempotency *store.Idempotency // as in Request
+	CSR         *csr.Request  // with a new key; nil keeps the key. Its names are ignored.
+	Validity    time.Duration // zero means the profile's default
+	MaxValidity time.Duration // as in Request
+	Device      string        // of the successor, where the certificate names none
+	// DeviceCertificate is as in Request.
+	DeviceCertificate *pki.Fingerprint
+	Idempotency       *store.Idempotency // as in Request
 
 	TransactionID string
 	Enrollment    *store.EnrollmentChange                 // as in Request
@@ -73,7 +75,8 @@ func (a *Authority) Renew(ctx context.Context, r RenewRequest) (_ *Issued, err e
 	}
 	req := Request{
 		Principal: r.Principal, RequestID: r.RequestID, Protocol: r.Protocol, Validity: r.Validity, MaxValidity: r.MaxValidity, Device: cmp.Or(old.Device, r.Device),
-		Idempotency: r.Idempotency, TransactionID: r.TransactionID, Enrollment: r.Enrollment, Notify: r.Notify, Detail: r.Detail, replaces: old.Fingerprint, predecessor: store.PredecessorOf(old), action: audit.ActionRenew,
+		DeviceCertificate: r.DeviceCertificate,
+		Idempotency:       r.Idempotency, TransactionID: r.TransactionID, Enrollment: r.Enrollment, Notify: r.Notify, Detail: r.Detail, replaces: old.Fingerprint, predecessor: store.PredecessorOf(old), action: audit.ActionRenew,
 	}
 	if req.Subject, req.SANs, err = csr.Names(c); err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "reading the names of a certificate of ours")

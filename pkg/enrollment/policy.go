@@ -374,6 +374,10 @@ func (d *decision) mayRenew() *Verdict {
 	if v := d.successor(); v != nil {
 		return v
 	}
+	// A challenge helps when the names have changed.
+	if v := d.renewedNames(); v != nil {
+		return v
+	}
 	line := Line{d.Device, d.Profile}
 	newer, known := f.Newer[line]
 	if !known {
@@ -608,45 +612,66 @@ func (d *decision) key() *Verdict {
 	return nil
 }
 
-// names is section 6.
-func (d *decision) names() *Verdict {
+// bound returns what the names must be: by the point, the device's record and the challenge, all of them.
+func (d *decision) bound() (Binding, *Verdict) {
 	f := d.f
-	record := f.Devices[d.Device]
+	record, known := f.Devices[d.Device]
+	if !known && d.Device != "" {
+		return Binding{}, needDevice(d.Device)
+	}
 	if record == nil {
 		record = &pki.Device{ID: d.Device}
 		if f.Webhook != nil {
 			record.Group = f.Webhook.Group
 		}
 	}
-	bindings := make([]Binding, 0, 3)
-	b, err := f.Point.Render(*record)
+	point, err := f.Point.Render(*record)
 	if err != nil {
-		return refuseNames(err)
+		return Binding{}, refuseNames(err)
 	}
-	bindings = append(bindings, b)
-	if b, err = ParseBinding("the device's record", record.Subject, record.SANs); err != nil {
-		return refuseNames(fault.Wrap(fault.Internal, err, "the names of device %q", d.Device))
+	own, err := ParseBinding("the device's record", record.Subject, record.SANs)
+	if err != nil {
+		return Binding{}, refuseNames(fault.Wrap(fault.Internal, err, "the names of device %q", d.Device))
 	}
-	bindings = append(bindings, b)
+	var challenge Binding
 	if c := f.OneTime; c != nil && (d.UseChallenge || f.Waited != nil && f.Waited.Challenge == c.ID) {
-		if b, err = ParseBinding("the challenge", c.Subject, c.SANs); err != nil {
-			return refuseNames(fault.Wrap(fault.Internal, err, "the names of challenge %s", c.ID))
+		if challenge, err = ParseBinding("the challenge", c.Subject, c.SANs); err != nil {
+			return Binding{}, refuseNames(fault.Wrap(fault.Internal, err, "the names of challenge %s", c.ID))
 		}
-		bindings = append(bindings, b)
 	}
-	all, err := Combine(bindings...)
+	all, err := Combine(point, own, challenge)
 	if err != nil {
+		return Binding{}, refuseNames(err)
+	}
+	return all, nil
+}
+
+// renewedNames is the third rule of section 6.
+func (d *decision) renewedNames() *Verdict {
+	all, v := d.bound()
+	if v != nil {
+		return v
+	}
+	if err := d.renews.has(all); err != nil {
 		return refuseNames(err)
 	}
+	return nil
+}
+
+// names is section 6.
+func (d *decision) names() *Verdict {
+	f := d.f
 	if d.Renewal {
-		if err := d.renews.has(all); err != nil {
-			return refuseNames(err)
-		}
-		return nil
+		return d.renewedNames()
+	}
+	all, v := d.bound()
+	if v != nil {
+		return v
 	}
 	subject, sans := f.Subject, f.SANs
 	if w := f.Webhook; w != nil {
-		if b, err = ParseBinding("the webhook", w.Subject, w.SANs); err != nil {
+		b, err := ParseBinding("the webhook", w.Subject, w.SANs)
+		if err != nil {
 			return refuse(ReasonWebhook, "the webhook gives names that are none: %s", fault.Public(err).Detail)
 		}
 		if b.Subject != nil {

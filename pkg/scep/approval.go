@@ -101,7 +101,9 @@ func (h *Handler) Approve(ctx context.Context, by pki.Principal, requestID, id s
 	if err := h.introduce(ctx, facts, v, by, requestID); err != nil {
 		return e, err
 	}
-	issued, err := h.grant(ctx, point, i, request, &store.EnrollmentChange{Enrollment: next}, v, by, requestID)
+	issued, err := h.grant(ctx, grant{
+		point: point, issuer: i, request: request, change: &store.EnrollmentChange{Enrollment: next}, verdict: v, by: by, requestID: requestID,
+	})
 	if errors.Is(err, store.ErrStale) {
 		return e, decided(err)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/certwright/certwright/pkg/cms"
 	"github.com/certwright/certwright/pkg/enrollment"
+	"github.com/certwright/certwright/pkg/keys"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/store"
 )
@@ -184,6 +185,11 @@ func (t *transaction) sighting(r *refusal) store.Contact {
 		Protocol: pki.DeviceProtocol{
 			Message: known(t.request.MessageType), Digest: t.request.Digest().String(), Key: t.contact.key, UserAgent: clean(cut(t.contact.userAgent, 200)),
 		},
+	}
+	if c.Protocol.Key == "" { // no request: the key that signs
+		if a, err := keys.AlgorithmOf(t.signer.PublicKey); err == nil {
+			c.Protocol.Key = a.String()
+		}
 	}
 	if t.envelope != nil {
 		c.Protocol.Cipher, c.Protocol.KeyTransport = t.envelope.Cipher.String(), t.envelope.KeyTransport(t.by.recipient).String()

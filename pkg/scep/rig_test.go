@@ -31,12 +31,14 @@ import (
 	"github.com/certwright/certwright/pkg/clock"
 	"github.com/certwright/certwright/pkg/crl"
 	"github.com/certwright/certwright/pkg/enrollment"
+	"github.com/certwright/certwright/pkg/internal/pgtest"
 	"github.com/certwright/certwright/pkg/internal/scepraw"
 	"github.com/certwright/certwright/pkg/issuer"
 	"github.com/certwright/certwright/pkg/keys"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/scep"
 	"github.com/certwright/certwright/pkg/store"
+	"github.com/certwright/certwright/pkg/store/postgres"
 	"github.com/certwright/certwright/pkg/store/sqlite"
 	"github.com/certwright/certwright/pkg/watch"
 )
@@ -112,8 +114,38 @@ func newRig(t testing.TB, algorithm keys.Algorithm) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
+	return newRigOn(t, s, algorithm)
+}
+
+// onBothStores runs a test on each kind of store.
+func onBothStores(t *testing.T, test func(t *testing.T, r *rig)) {
+	t.Helper()
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		test(t, newRig(t, keys.P256))
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		dsn := pgtest.Template(t, "certwright", func(dsn string) error {
+			_, _, err := postgres.Migrate(t.Context(), dsn)
+			return err
+		})
+		s, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		test(t, newRigOn(t, s, keys.P256))
+	})
+}
+
+// newRigOn is newRig on a store that is empty.
+func newRigOn(t testing.TB, s store.Store, algorithm keys.Algorithm) *rig {
+	t.Helper()
+	ctx := t.Context()
 	r := &rig{t: t, store: s, log: new(bytes.Buffer)}
 	logger := slog.New(slog.DiscardHandler)
+	var err error
 	kept := map[string]*keys.Key{}
 	var mu sync.Mutex
 	seal := func(purpose keys.Purpose) func(crypto.Signer) ([]byte, error) {

@@ -31,6 +31,9 @@ import (
 // Protocol is what certificates and audit records say of this front-end.
 const Protocol = "scep"
 
+// maxTries is how often a request is decided on that others overtake.
+const maxTries = 5
+
 // textRefused is all that a client learns of what is wrong with an encrypted request.
 const textRefused = "the request cannot be decrypted, is no valid certificate request, or has no challenge that is accepted here"
 
@@ -386,10 +389,10 @@ func (t *transaction) enroll(messageData []byte, failure error) ([]byte, string,
 		t.h.legacy(t, enrollment.LegacySHA1CSR)
 	}
 	t.contact.key = request.KeyAlgorithm.String()
-	// Two readings: a retry may find that another replica has just answered.
+	// Several readings: another replica may have just answered this request, or another one of the device.
 	for try := 1; ; try++ {
 		content, password, err := t.decide(request)
-		if errors.Is(err, store.ErrStale) && try < 3 {
+		if errors.Is(err, store.ErrStale) && try < maxTries {
 			continue
 		}
 		if errors.Is(err, store.ErrChallengeUsed) {
@@ -472,7 +475,9 @@ func (t *transaction) issue(request *csr.Request, before pki.Enrollment, facts *
 	if err := t.h.introduce(t.ctx, facts, v, t.principal(), t.id); err != nil {
 		return nil, err
 	}
-	issued, err := t.h.grant(t.ctx, t.point, t.issuer, request, change, v, t.principal(), t.id)
+	issued, err := t.h.grant(t.ctx, grant{
+		point: t.point, issuer: t.issuer, request: request, change: change, verdict: v, newest: newest(facts, v), by: t.principal(), requestID: t.id,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -507,10 +512,33 @@ func (t *transaction) principal() pki.Principal {
 	return pki.Principal{Name: Protocol + ":" + t.point.Name(), Role: pki.RoleEnroller, Source: t.source}
 }
 
-// grant has the certificate made that a verdict allows.
-func (h *Handler) grant(ctx context.Context, point *enrollment.Point, i *issuer.Issuer, request *csr.Request, change *store.EnrollmentChange, v enrollment.Verdict, by pki.Principal, requestID string) (pki.Certificate, error) {
-	e := &change.Enrollment
-	detail := map[string]string{"enrollment_point": point.Name(), "transaction_id": e.TransactionID, "by": string(v.Credential)}
+// newest returns what the verdict took for the newest certificate of the device; nil when it did not matter.
+func newest(f *enrollment.Facts, v enrollment.Verdict) *pki.Fingerprint {
+	if v.Device == "" || !v.Renewal && f.Point.Replacement() == enrollment.ReplaceSupersede {
+		return nil
+	}
+	if d := f.Devices[v.Device]; d != nil {
+		return &d.Certificate
+	}
+	return new(pki.Fingerprint)
+}
+
+// grant is a certificate that a verdict allows.
+type grant struct {
+	point     *enrollment.Point
+	issuer    *issuer.Issuer
+	request   *csr.Request
+	change    *store.EnrollmentChange
+	verdict   enrollment.Verdict
+	newest    *pki.Fingerprint
+	by        pki.Principal
+	requestID string
+}
+
+// grant has the certificate made. ErrStale when the verdict was overtaken.
+func (h *Handler) grant(ctx context.Context, g grant) (pki.Certificate, error) {
+	e, v := &g.change.Enrollment, &g.verdict
+	detail := map[string]string{"enrollment_point": g.point.Name(), "transaction_id": e.TransactionID, "by": string(v.Credential)}
 	if e.Challenge != "" {
 		detail["challenge"] = e.Challenge
 	}
@@ -520,20 +548,22 @@ func (h *Handler) grant(ctx context.Context, point *enrollment.Point, i *issuer.
 	}
 	var told *pki.Notification
 	notify := func(c pki.Certificate) *pki.Notification {
-		told = h.notification(point, h.cfg.Clock.Now(), successOf(*e, v.Device, c))
+		told = h.notification(g.point, h.cfg.Clock.Now(), successOf(*e, v.Device, c))
 		return told
 	}
 	var issued *ca.Issued
 	var err error
 	if v.Renewal {
 		issued, err = h.cfg.CA.Renew(ctx, ca.RenewRequest{
-			Principal: by, RequestID: requestID, Protocol: Protocol, Certificate: e.Replaces, CSR: request, TransactionID: e.TransactionID,
-			Enrollment: change, Notify: notify, Detail: detail, MaxValidity: v.MaxValidity, Device: v.Device, Ended: v.Return || v.Credential == enrollment.ByPerson,
+			Principal: g.by, RequestID: g.requestID, Protocol: Protocol, Certificate: e.Replaces, CSR: g.request, TransactionID: e.TransactionID,
+			Enrollment: g.change, Notify: notify, Detail: detail, MaxValidity: v.MaxValidity, Device: v.Device, DeviceCertificate: g.newest,
+			Ended: v.Return || v.Credential == enrollment.ByPerson,
 		})
 	} else {
 		issued, err = h.cfg.CA.Issue(ctx, ca.Request{
-			Principal: by, RequestID: requestID, Protocol: Protocol, Issuer: i.Name, Profile: v.Profile, CSR: request, Subject: v.Subject, SANs: v.SANs,
-			MaxValidity: v.MaxValidity, Device: v.Device, SupersedeDevice: v.Revoke, TransactionID: e.TransactionID, Enrollment: change, Notify: notify, Detail: detail,
+			Principal: g.by, RequestID: g.requestID, Protocol: Protocol, Issuer: g.issuer.Name, Profile: v.Profile, CSR: g.request, Subject: v.Subject, SANs: v.SANs,
+			MaxValidity: v.MaxValidity, Device: v.Device, SupersedeDevice: v.Revoke, DeviceCertificate: g.newest, TransactionID: e.TransactionID,
+			Enrollment: g.change, Notify: notify, Detail: detail,
 		})
 	}
 	if err != nil {

@@ -114,6 +114,11 @@ type GroupFigures struct {
 	Failing, FailingRenewals int
 }
 
+// StaleDevice returns the refusal of an issuance that was decided by a certificate which is not the device's newest any more.
+func StaleDevice(id string) error {
+	return fault.Wrap(fault.Conflict, ErrStale, "the device %q has another certificate in between", id)
+}
+
 // RefuseDevice returns what is said of a device that may have nothing.
 func RefuseDevice(id string) error {
 	return fault.Wrap(fault.PolicyRefused, ErrDeviceRefused, "the device %q is blocked or retired", id)

@@ -186,7 +186,10 @@ type Issuance struct {
 	// one revoked as superseded: the device's RevokeUntil says so with this issuance. Unavailable, to be tried again, while
 	// others of its certificates are still to be revoked.
 	SupersedeDevice bool
-	Record          audit.Record
+	// DeviceCertificate, when not nil, is what the newest certificate of Certificate.Device must be still, zero for none:
+	// who decided by it has come too late otherwise. ErrStale.
+	DeviceCertificate *pki.Fingerprint
+	Record            audit.Record
 }
 
 // CertificateFilter narrows a list. The zero value matches everything; several fields must all match.

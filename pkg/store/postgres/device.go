@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -254,6 +255,44 @@ func (r deviceRows) queue(b *pgx.Batch) {
 			for _, op := range ops {
 				if !served[id] {
 					op.refuse(store.RefuseDevice(op.Certificate.Device))
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// queueNewest queues the statement that refuses what was decided by a certificate which is not its device's newest any more,
+// and holds the devices.
+func queueNewest(b *pgx.Batch, ops []*issuance) {
+	waiting := make(map[string][]*issuance)
+	for _, op := range ops {
+		if op.DeviceCertificate != nil && op.Certificate.Device != "" {
+			id := text(op.Certificate.Device)
+			waiting[id] = append(waiting[id], op)
+		}
+	}
+	if len(waiting) == 0 {
+		return
+	}
+	ids := slices.Sorted(maps.Keys(waiting))
+	b.Queue(`SELECT id, certificate FROM device WHERE id = ANY($1::text[]) ORDER BY id COLLATE "C" FOR UPDATE`, ids).Query(func(rows pgx.Rows) error {
+		newest := make(map[string]pki.Fingerprint, len(waiting))
+		var id string
+		var certificate []byte
+		_, err := pgx.ForEachRow(rows, []any{&id, &certificate}, func() error {
+			var f pki.Fingerprint
+			err := setOrNull(f[:], certificate, "device.certificate")
+			newest[id] = f
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for id, ops := range waiting {
+			for _, op := range ops {
+				if newest[id] != *op.DeviceCertificate {
+					op.refuse(store.StaleDevice(op.Certificate.Device))
 				}
 			}
 		}

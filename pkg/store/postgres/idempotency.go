@@ -97,12 +97,12 @@ func queueIdempotency(b *pgx.Batch, ops []*issuance) {
 // to their device or the other way round: they can be decided only when that one has been.
 func apart(ops []*issuance) (first, twins []*issuance) {
 	seen := make(map[[32]byte]bool)
-	devices := make(map[string]bool) // whether others are superseded
+	devices := make(map[string]bool) // whether others are superseded, or must be the newest
 	for i, op := range ops {
 		supersedes, known := devices[op.Certificate.Device]
-		twin := op.Idempotency != nil && seen[op.Idempotency.ID] || known && (supersedes || op.SupersedeDevice)
+		twin := op.Idempotency != nil && seen[op.Idempotency.ID] || known && (supersedes || alone(op))
 		if op.Certificate.Device != "" {
-			devices[op.Certificate.Device] = supersedes || op.SupersedeDevice
+			devices[op.Certificate.Device] = supersedes || alone(op)
 		}
 		switch {
 		case twin && twins == nil:
@@ -122,6 +122,9 @@ func apart(ops []*issuance) (first, twins []*issuance) {
 	}
 	return first, twins
 }
+
+// alone reports whether an issuance must not be in one transaction with others of its device.
+func alone(op *issuance) bool { return op.SupersedeDevice || op.DeviceCertificate != nil }
 
 // Idempotency implements store.Idempotencies.
 func (s *Store) Idempotency(ctx context.Context, id [32]byte, at time.Time) (store.Idempotency, error) {

@@ -173,6 +173,7 @@ func (s *Store) tryIssuances(ctx context.Context, ops []*issuance) error {
 		queueIdempotency(b, sorted)
 		queuePredecessors(b, sorted)
 		queueBlockedKeys(b, sorted)
+		queueNewest(b, sorted)
 		enroll.queue(b)
 		queueCertificates(b, certificates)
 		queueEnrollments(b, enrollments)

@@ -131,8 +131,21 @@ func (t *tx) servesDevice(id string) error {
 
 // admitDevice refuses an issuance for the sake of its device. It writes nothing.
 func (t *tx) admitDevice(i *store.Issuance) error {
-	if err := t.servesDevice(i.Certificate.Device); err != nil || !i.SupersedeDevice {
+	if err := t.servesDevice(i.Certificate.Device); err != nil {
 		return err
+	}
+	if i.DeviceCertificate != nil {
+		var newest []byte
+		err := t.row(`SELECT certificate FROM device WHERE id = ?`, []any{i.Certificate.Device}, func(scan func(...any) error) error { return scan(&newest) })
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		if pki.Fingerprint(hash32(newest)) != *i.DeviceCertificate {
+			return store.StaleDevice(i.Certificate.Device)
+		}
+	}
+	if !i.SupersedeDevice {
+		return nil
 	}
 	var other int
 	err := t.row(`SELECT count(*) FROM device WHERE id = ? AND revoke_until IS NOT NULL AND revoke_profile <> ?`, []any{i.Certificate.Device, i.Certificate.Profile},

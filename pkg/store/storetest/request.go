@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/store"
 )
@@ -75,4 +76,58 @@ func (e *env) requestVerbs() []verb {
 		}},
 		{"KeyDevices", func(ctx context.Context) error { _, err := e.KeyDevices(ctx, [32]byte{}); return err }},
 	}
+}
+
+// testDeviceNewest: who decided by the newest certificate of a device comes too late when there is another one, also when
+// both come at once.
+func testDeviceNewest(t *testing.T, h Harness) {
+	e := open(t, h)
+	issue := func(expected pki.Fingerprint) (pki.Certificate, error) {
+		c := certificate(e.issuing, func(c *pki.Certificate) { c.Device = "d" })
+		i := issuance(c)
+		i.DeviceCertificate = &expected
+		return c, e.RecordIssuance(t.Context(), i)
+	}
+	newest, err := issue(pki.Fingerprint{})
+	if err != nil {
+		t.Fatalf("the first one: %v", err)
+	}
+	for range 3 {
+		const n = 8
+		type result struct {
+			certificate pki.Certificate
+			err         error
+		}
+		results := make(chan result, n)
+		for i := range n {
+			go func() {
+				expected := newest.Fingerprint
+				if i%4 == 3 {
+					expected = pki.Fingerprint{1}
+				}
+				c, err := issue(expected)
+				results <- result{c, err}
+			}()
+		}
+		var won []pki.Certificate
+		for range n {
+			switch r := <-results; {
+			case r.err == nil:
+				won = append(won, r.certificate)
+			default:
+				wantFault(t, "RecordIssuance", r.err, fault.Conflict, store.ErrStale)
+			}
+		}
+		if len(won) != 1 {
+			t.Fatalf("%d were issued at once, want 1", len(won))
+		}
+		if newest = won[0]; e.device("d").Certificate != newest.Fingerprint {
+			t.Fatal("the registry has another one")
+		}
+	}
+	e.issue(e.issuing, func(c *pki.Certificate) { c.Device = "d" }) // which does not ask
+	if _, err := issue(newest.Fingerprint); err == nil {
+		t.Error("an overtaken one was issued")
+	}
+	e.verifyChain()
 }

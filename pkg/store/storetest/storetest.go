@@ -110,6 +110,7 @@ func Run(t *testing.T, h Harness) {
 		{"DeviceContacts", testDeviceContacts},
 		{"Fleet", testFleet},
 		{"Requests", testRequests},
+		{"DeviceNewest", testDeviceNewest},
 		{"CRLParts", testCRLParts},
 		{"CRLTogether", testCRLTogether},
 		{"AuditEvents", testAuditEvents},
