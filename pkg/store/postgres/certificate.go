@@ -87,10 +87,13 @@ func (s *Store) Certificate(ctx context.Context, f pki.Fingerprint) (pki.Certifi
 	return c, nil
 }
 
+// sqlCertificates looks up one by one: see sqlLockCertificates.
 const sqlCertificates = `SELECT ` + certificateColumns + `, c.der
 	FROM unnest($1::bytea[]) AS u (fingerprint)
-	JOIN certificate c ON c.fingerprint = u.fingerprint
-	LEFT JOIN revocation r ON r.issuer_key_id = c.issuer_key_id AND r.serial = c.serial`
+	CROSS JOIN LATERAL (SELECT * FROM certificate c WHERE c.fingerprint = u.fingerprint OFFSET 0) AS c
+	LEFT JOIN LATERAL (
+		SELECT * FROM revocation r WHERE r.issuer_key_id = c.issuer_key_id AND r.serial = c.serial OFFSET 0
+	) AS r ON true`
 
 // certificatesOf returns those of these fingerprints that there are.
 func (s *Store) certificatesOf(ctx context.Context, all []pki.Fingerprint) (map[pki.Fingerprint]pki.Certificate, error) {

@@ -79,7 +79,8 @@ func TestPlans(t *testing.T) {
 				touched := partitionName.FindAllString(text, -1)
 				slices.Sort(touched)
 				touched = slices.Compact(touched)
-				if !slices.Equal(touched, []string{"certificate_2027"}) || !strings.Contains(text, test.want) || strings.Contains(text, "Seq Scan on certificate") {
+				if !slices.Equal(touched, []string{"certificate_2027"}) || !strings.Contains(text, test.want) || strings.Contains(text, "Seq Scan on certificate") ||
+					strings.HasPrefix(name, "ChangeStatus") && strings.Contains(text, "Materialize") {
 					t.Errorf("%s touches %v, want certificate_2027 alone by %s:\n%s", name, touched, test.want, text)
 				}
 			}

@@ -77,7 +77,8 @@ var errNothing = errors.New("nothing to write")
 // itself would still show what it saw before it waited. The rows are held in the order of the arrays.
 //
 // The least and the greatest bucket leave the partitions between them: to set every one up for each batch would cost more
-// than reading the certificates. What is LATERAL is looked up one by one, and no plan can begin with these two.
+// than reading the certificates. What is LATERAL is looked up one by one: no plan can begin with these two, nor read a whole
+// table that was empty when it was vacuumed.
 const sqlLockCertificates = `
 	SELECT 1
 	FROM unnest($1::bigint[], $2::integer[], $3::bytea[]) AS u (issuer_id, bucket, serial),
@@ -95,7 +96,9 @@ const sqlReadCertificates = `
 		WHERE c.issuer_id = u.issuer_id AND c.bucket = u.bucket AND c.serial = u.serial AND c.bucket BETWEEN $4 AND $5
 		OFFSET 0
 	) AS c
-	LEFT JOIN revocation r ON r.issuer_key_id = c.issuer_key_id AND r.serial = c.serial`
+	LEFT JOIN LATERAL (
+		SELECT * FROM revocation r WHERE r.issuer_key_id = c.issuer_key_id AND r.serial = c.serial OFFSET 0
+	) AS r ON true`
 
 // sqlSealStatus also writes the events and the new states, all with the change number of the head.
 const sqlSealStatus = sqlSeal + `, e AS (
