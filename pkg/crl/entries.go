@@ -48,10 +48,13 @@ type leaf struct {
 	part    pki.CRLPart // the entries in DER
 	first   pki.SerialNumber
 	ends    []uint32 // notAfter of each entry; see end
-	changes []int64  // change of each entry
+	before  []uint32 // how much older than newest the change of each entry is; see change
 	soonest uint32   // of ends
-	newest  int64    // of changes
+	newest  int64    // change of any entry
 }
+
+// change returns the change of an entry; a later one when it is older than 32 bits can say, which keeps the entry longer.
+func (l *leaf) change(i int) int64 { return l.newest - int64(l.before[i]) }
 
 // never stands for every end that 32 bits of Unix seconds cannot hold, in 2106 and later: such an entry stays. It is one
 // second more than any end that is kept.
@@ -111,7 +114,10 @@ func (m *leafMaker) add(encoded, serial []byte, end uint32, change int64) {
 			m.share.leaves = m.share.leaves[:n-1]
 			m.share.count -= len(last.ends)
 			m.first = last.first
-			m.data, m.ends, m.changes = append(m.data, last.part.Data...), append(m.ends, last.ends...), append(m.changes, last.changes...)
+			m.data, m.ends = append(m.data, last.part.Data...), append(m.ends, last.ends...)
+			for i := range last.ends {
+				m.changes = append(m.changes, last.change(i))
+			}
 		} else {
 			m.first = pki.SerialNumber(serial)
 		}
@@ -132,14 +138,14 @@ func (m *leafMaker) close() {
 		return
 	}
 	m.open = false
-	l := &leaf{part: pki.NewCRLPart(m.data), first: m.first, ends: slices.Clone(m.ends), changes: slices.Clone(m.changes), soonest: never}
+	l := &leaf{part: pki.NewCRLPart(m.data), first: m.first, ends: slices.Clone(m.ends), before: make([]uint32, len(m.changes)), soonest: slices.Min(m.ends), newest: slices.Max(m.changes)}
 	if there := m.known(l.part.Hash); there != nil {
 		l.part.Data = there
 	} else {
 		l.part.Data = append(make([]byte, 0, len(m.data)), m.data...)
 	}
-	for i := range l.ends {
-		l.soonest, l.newest = min(l.soonest, l.ends[i]), max(l.newest, l.changes[i])
+	for i, change := range m.changes {
+		l.before[i] = uint32(min(l.newest-change, math.MaxUint32))
 	}
 	m.share.leaves = append(m.share.leaves, l)
 	m.share.count += len(l.ends)
@@ -330,11 +336,11 @@ func (s *share) merge(changes []edit, leave carried, thisUpdate time.Time, known
 			switch {
 			case err != nil:
 			case len(here) > 0 && string(here[0].serial) == string(serial):
-				put(&here[0], entry, l.ends[i], l.changes[i])
+				put(&here[0], entry, l.ends[i], l.change(i))
 				here = here[1:]
-			case leave.may(l.ends[i], l.changes[i]):
+			case leave.may(l.ends[i], l.change(i)):
 			default:
-				m.add(entry, serial, l.ends[i], l.changes[i])
+				m.add(entry, serial, l.ends[i], l.change(i))
 			}
 		})
 		for ; len(here) > 0 && err == nil; here = here[1:] {
@@ -392,7 +398,7 @@ func (es *entries) spreadOver(from *share, n int) []*share {
 	}
 	for _, l := range from.leaves {
 		l.each(func(i int, entry, serial []byte) {
-			makers[pki.ShardOf(pki.SerialNumber(serial), n)].add(entry, serial, l.ends[i], l.changes[i])
+			makers[pki.ShardOf(pki.SerialNumber(serial), n)].add(entry, serial, l.ends[i], l.change(i))
 		})
 	}
 	for _, m := range makers {
@@ -432,8 +438,8 @@ func (es *entries) delta(scope string, base int64, thisUpdate time.Time) (parts 
 				continue
 			}
 			l.each(func(i int, entry, serial []byte) {
-				if l.changes[i] > base {
-					m.add(entry, serial, l.ends[i], l.changes[i])
+				if l.change(i) > base {
+					m.add(entry, serial, l.ends[i], l.change(i))
 				}
 			})
 		}

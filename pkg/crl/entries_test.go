@@ -87,7 +87,7 @@ func TestEntriesFollow(t *testing.T) {
 			}
 			for i, l := range got.leaves {
 				w := wanted.leaves[i]
-				if !bytes.Equal(l.part.Data, w.part.Data) || l.part.Hash != w.part.Hash || l.first != w.first || !slices.Equal(l.ends, w.ends) || !slices.Equal(l.changes, w.changes) ||
+				if !bytes.Equal(l.part.Data, w.part.Data) || l.part.Hash != w.part.Hash || l.first != w.first || !slices.Equal(l.ends, w.ends) || !slices.Equal(l.before, w.before) ||
 					l.soonest != w.soonest || l.newest != w.newest {
 					t.Fatalf("leaf %d differs", i)
 				}
