@@ -66,7 +66,13 @@ A status other than current says that the CA has not renewed a CRL for long, or 
 			}
 			rows = append(rows, row)
 		}
-		return table(env.out, []string{"ISSUER", "SCOPE", "NUMBER", "ENTRIES", "OCTETS", "MADE (UTC)", "GOOD UNTIL", "STATUS"}, rows)
+		if err := table(env.out, []string{"ISSUER", "SCOPE", "NUMBER", "ENTRIES", "OCTETS", "MADE (UTC)", "GOOD UNTIL", "STATUS"}, rows); err != nil {
+			return err
+		}
+		if !all.MadeHere && all.MadeBy != "" {
+			note(env, "the replica %s makes them", visible(all.MadeBy))
+		}
+		return nil
 	})
 	return cmd
 }

@@ -476,6 +476,7 @@ type CRLState struct {
 // CRLs are the states of all CRLs, as one replica serves them.
 type CRLs struct {
 	MadeHere bool       `json:"made_here"` // the replica that answered makes them
+	MadeBy   string     `json:"made_by"`   // name of the replica that makes them; empty: not known now
 	CRLs     []CRLState `json:"crls"`
 }
 

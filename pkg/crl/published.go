@@ -205,9 +205,14 @@ type Metrics struct {
 	Failed int64 // tries that failed
 	Stale  int64 // lists thrown away because another replica was faster
 	Leader bool  // this replica holds the lease
+	// Maker is the Holder of the replica that makes the lists, as this one has last heard; empty when it has not.
+	Maker string
 }
 
 // Metrics returns the publisher's figures.
 func (p *Publisher) Metrics() Metrics {
-	return Metrics{Built: p.built.Load(), Failed: p.failed.Load(), Stale: p.stale.Load(), Leader: p.holds()}
+	p.mu.Lock()
+	maker := p.maker
+	p.mu.Unlock()
+	return Metrics{Built: p.built.Load(), Failed: p.failed.Load(), Stale: p.stale.Load(), Leader: p.holds(), Maker: maker}
 }

@@ -89,6 +89,7 @@ type Publisher struct {
 	bundles map[string]*Bundle   // guarded by mu; by the key ids asked for
 	until   time.Time            // guarded by mu; the lease's end, monotonic
 	held    *store.Lease         // guarded by mu; nil: not taken yet
+	maker   string               // guarded by mu; who held the lease when it was last asked for; empty: nobody knows
 
 	built, failed, stale atomic.Int64
 }
@@ -358,16 +359,24 @@ func (p *Publisher) keepLease(ctx context.Context) {
 		switch {
 		case err == nil:
 			p.hold(&lease, asked.Add(lease.Remaining))
+			p.made(p.cfg.Holder)
 			if !before {
 				p.cfg.Logger.Info("this replica makes the CRLs", "holder", p.cfg.Holder)
 				p.nudge()
 			}
 		case fault.Is(err, fault.Conflict):
 			p.hold(nil, time.Time{})
+			maker := ""
+			if other, ok := errors.AsType[*store.HeldError](err); ok {
+				maker = other.Holder
+			}
+			p.made(maker)
 			if before {
-				p.cfg.Logger.Info("another replica makes the CRLs", "holder", p.cfg.Holder)
+				p.cfg.Logger.Info("another replica makes the CRLs", "holder", maker)
 			}
 			err = nil
+		default:
+			p.made("")
 		}
 		if ctx.Err() != nil {
 			return
@@ -595,6 +604,13 @@ func (p *Publisher) lease() *store.Lease {
 		return p.held
 	}
 	return nil
+}
+
+// made notes who makes the lists.
+func (p *Publisher) made(by string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.maker = by
 }
 
 // hold notes that the lease is held until an instant, or that it is not.

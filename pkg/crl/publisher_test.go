@@ -297,12 +297,12 @@ func TestOneReplicaMakesThem(t *testing.T) {
 			atA.ETag != atB.ETag || !atA.LastModified.Equal(atB.LastModified) {
 			t.Errorf("replicas serve %d with %d entries and %d", atA.Number, atA.Entries, atB.Number)
 		}
-		if m := b.Metrics(); m.Built != 0 || m.Stale != 0 || m.Leader || !a.Metrics().Leader {
+		if m := b.Metrics(); m.Built != 0 || m.Stale != 0 || m.Leader || !a.Metrics().Leader || m.Maker != "a" || a.Metrics().Maker != "a" {
 			t.Errorf("the replica without the lease: %+v", m)
 		}
 		stopA()
 		time.Sleep(3 * time.Second)
-		if !b.Metrics().Leader {
+		if m := b.Metrics(); !m.Leader || m.Maker != "b" {
 			t.Fatal("the lease did not pass on when its holder ended")
 		}
 		c := e.Issuing.Stub(t, e.store, time.Now(), time.Now().AddDate(1, 0, 0))

@@ -35,6 +35,7 @@ type crlsInput struct {
 type crlsOutput struct {
 	Body struct {
 		MadeHere bool       `json:"made_here" doc:"The replica that answers is the one that makes the CRLs"`
+		MadeBy   string     `json:"made_by,omitempty" doc:"The replica that makes the CRLs: its machine's name and a random part, as in its log"`
 		CRLs     []CRLState `json:"crls"`
 	}
 }
@@ -47,7 +48,8 @@ func (a *api) listCRLs(_ context.Context, in *crlsInput) (*crlsOutput, error) {
 		}
 	}
 	out := &crlsOutput{}
-	out.Body.MadeHere, out.Body.CRLs = a.CRLs.Metrics().Leader, []CRLState{}
+	m := a.CRLs.Metrics()
+	out.Body.MadeHere, out.Body.MadeBy, out.Body.CRLs = m.Leader, m.Maker, []CRLState{}
 	now := a.Now()
 	for _, s := range a.CRLs.State() {
 		if in.Issuer != "" && s.Issuer != in.Issuer {

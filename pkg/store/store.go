@@ -395,11 +395,23 @@ type AuditFilter struct {
 
 // Leases decide which replica does a job. They hold by the database's clock.
 type Leases interface {
-	// AcquireLease takes the lease, or extends it when the holder has it already. Conflict when another holds it.
+	// AcquireLease takes the lease, or extends it when the holder has it already. Conflict when another holds it, which
+	// wraps a HeldError.
 	// The token grows with every change of holder: a write under an older token must be refused.
 	AcquireLease(ctx context.Context, name, holder string, ttl time.Duration) (Lease, error)
 	// ReleaseLease gives the lease back before its end. It is no error if another holds it.
 	ReleaseLease(ctx context.Context, name, holder string) error
+}
+
+// HeldError says who holds a lease.
+type HeldError struct{ Holder string }
+
+// Error names the holder.
+func (e *HeldError) Error() string { return e.Holder + " holds the lease" }
+
+// Held returns what AcquireLease says when another holds the lease.
+func Held(name, holder string) *fault.Error {
+	return fault.Wrap(fault.Conflict, &HeldError{holder}, "another holds the lease %q", name)
 }
 
 // Lease is a job's lease.

@@ -44,7 +44,7 @@ type outage struct {
 
 func beforeOutage(t *testing.T, s *Server, dsn string) *outage {
 	t.Helper()
-	o := &outage{s: s, ids: issuerKeyIDs(t, s), issuing: faultIssuer(t, s, "issuing"), request: newFaultCSR(t, "outage.example.com")}
+	o := &outage{s: s, ids: listsOfForms(t, s), issuing: faultIssuer(t, s, "issuing"), request: newFaultCSR(t, "outage.example.com")}
 	for _, c := range []*client.Certificate{&o.good, &o.revoked, &o.fresh} {
 		var err error
 		if *c, err = s.Client.Issue(t.Context(), client.IssueRequest{CSR: o.request, Profile: "server"}); err != nil {
@@ -186,7 +186,7 @@ func (o *outage) served(t *testing.T) {
 		list, err := x509.ParseRevocationList(fetch(t, o.s.HTTP+"/crl/"+id+".crl"))
 		if err != nil {
 			t.Error(err)
-		} else if id == o.issuing.keyID && !slices.ContainsFunc(list.RevokedCertificateEntries, func(e x509.RevocationListEntry) bool {
+		} else if (id == o.issuing.keyID || id == listOf(parseCertificate(t, []byte(o.revoked.PEM)))) && !slices.ContainsFunc(list.RevokedCertificateEntries, func(e x509.RevocationListEntry) bool {
 			return e.SerialNumber.Cmp(serialOfPEM(t, o.revoked)) == 0
 		}) {
 			t.Error("the CRL lacks what was revoked before")
@@ -276,6 +276,14 @@ func (o *outage) recovers(t *testing.T, limit time.Duration) {
 		t.Fatal(err)
 	}
 	o.inCRL(t, 2)
+	shard := o.s.HTTP + "/crl/" + listOf(parseCertificate(t, []byte(o.fresh.PEM))) + ".crl"
+	eventually(t, crlLease, "the revocation on the list of its shard", func() error {
+		list, err := x509.ParseRevocationList(fetch(t, shard))
+		if err == nil && !slices.ContainsFunc(list.RevokedCertificateEntries, func(e x509.RevocationListEntry) bool { return e.SerialNumber.Cmp(serialOfPEM(t, o.fresh)) == 0 }) {
+			err = errors.New("not there")
+		}
+		return err
+	})
 }
 
 // inCRL waits until the CRL has n revocations.

@@ -165,7 +165,11 @@ func (s *Store) AcquireLease(ctx context.Context, name, holder string, ttl time.
 			RETURNING token, (extract(epoch FROM expires_at - clock_timestamp()) * 1000000)::bigint`,
 			text(name), text(holder), ttl.Microseconds()).Scan(&l.Token, &remaining)
 		if isNoRows(err) {
-			return l, fault.New(fault.Conflict, "another holds the lease %q", name)
+			var other string
+			if err := conn.QueryRow(ctx, `SELECT holder FROM lease WHERE name = $1`, text(name)).Scan(&other); err != nil {
+				return l, err
+			}
+			return l, store.Held(name, other)
 		}
 		l.Remaining = time.Duration(remaining) * time.Microsecond
 		return l, err

@@ -35,7 +35,7 @@ func (s *Store) AcquireLease(ctx context.Context, name, holder string, ttl time.
 		}
 		if current != holder {
 			if current != "" && now < expires {
-				return fault.New(fault.Conflict, "%s holds the lease", current).WithRetryAfter(time.Duration(expires-now) * time.Microsecond)
+				return store.Held(name, current).WithRetryAfter(time.Duration(expires-now) * time.Microsecond)
 			}
 			l.Token++
 		}

@@ -477,6 +477,9 @@ func testLeases(t *testing.T, h Harness) {
 	}
 	_, err = e.AcquireLease(ctx, "crl", "two", time.Hour)
 	wantFault(t, "AcquireLease of another's", err, fault.Conflict, nil)
+	if held, ok := errors.AsType[*store.HeldError](err); !ok || held.Holder != "one" {
+		t.Errorf("AcquireLease of another's says %v, want that one holds it", err)
+	}
 	if _, err := e.AcquireLease(ctx, "other", "two", time.Hour); err != nil {
 		t.Errorf("AcquireLease of another job: %v", err)
 	}
