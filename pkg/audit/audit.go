@@ -49,6 +49,10 @@ const (
 	ActionIssuer    = "issuer.put"
 
 	ActionDevice        = "device.create"
+	ActionDeviceChange  = "device.change"
+	ActionDeviceBlock   = "device.block"
+	ActionDeviceUnblock = "device.unblock"
+	ActionDeviceRetire  = "device.retire"
 	ActionChallenge     = "challenge.create"
 	ActionChallengeEnd  = "challenge.revoke"
 	ActionChallengeFail = "challenge.fail"

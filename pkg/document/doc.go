@@ -4,4 +4,6 @@
 //
 // Reading is strict. A field that does not exist, one that stands twice, and anything behind the object are refused with
 // the field's path, as in "validity.max": what is silently ignored in a document about certificates is a hole.
+//
+// It also makes cells of CSV, in which documents and records leave the server for people.
 package document

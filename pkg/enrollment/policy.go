@@ -4,13 +4,10 @@ import (
 	"crypto"
 	"encoding/asn1"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/certwright/certwright/pkg/der"
 	"github.com/certwright/certwright/pkg/fault"
@@ -780,19 +777,8 @@ func (d *decision) webhookValidity() time.Duration {
 	return max(0, d.f.Webhook.Validity)
 }
 
-// maxDeviceID is the longest id of a device in octets.
-const maxDeviceID = 200
-
-// ErrDeviceID says that a text is no device's id.
-var ErrDeviceID = errors.New("a device's id has 1 to 200 octets, no control characters, and no space at either end")
-
-// CheckDeviceID returns ErrDeviceID for what is no device's id.
-func CheckDeviceID(id string) error {
-	if id == "" || len(id) > maxDeviceID || !utf8.ValidString(id) || strings.TrimSpace(id) != id || strings.ContainsFunc(id, unicode.IsControl) {
-		return ErrDeviceID
-	}
-	return nil
-}
+// CheckDeviceID returns pki.ErrDeviceID for what is no device's id.
+func CheckDeviceID(id string) error { return pki.CheckDeviceID(id) }
 
 // DeviceIn returns the device that names are of, as the point's settings say; empty if they say or find none. What cannot
 // be a device's id is a fault of the kind PolicyRefused.

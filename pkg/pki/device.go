@@ -1,6 +1,27 @@
 package pki
 
-import "time"
+import (
+	"errors"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// MaxDeviceID is the longest id of a device in octets.
+const MaxDeviceID = 200
+
+// ErrDeviceID says that a text is no device's id.
+var ErrDeviceID = errors.New("a device's id has 1 to 200 octets, no control or invisible characters, no space at either end, and is neither «.» nor «..»")
+
+// CheckDeviceID returns ErrDeviceID for what is no device's id: it must survive in an address and in a table.
+func CheckDeviceID(id string) error {
+	if id == "" || id == "." || id == ".." || len(id) > MaxDeviceID || !utf8.ValidString(id) || strings.TrimSpace(id) != id ||
+		strings.ContainsFunc(id, func(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Cf) }) {
+		return ErrDeviceID
+	}
+	return nil
+}
 
 // DeviceStatus is what the registry says of a device. The zero value is invalid.
 type DeviceStatus int

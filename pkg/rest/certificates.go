@@ -395,6 +395,11 @@ func (a *api) issue(ctx context.Context, in *issueInput) (_ *issuedOutput, err e
 		}
 	}()
 	p := principal(ctx)
+	if in.Body.Device != "" {
+		if err := pki.CheckDeviceID(in.Body.Device); err != nil {
+			return nil, fault.Wrap(fault.BadRequest, err, "%v", err).WithField("device")
+		}
+	}
 	i, err := a.Issuers.Current().Issuer(in.Body.Issuer)
 	if err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 
+	documents "github.com/certwright/certwright/pkg/document"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/store"
 )
@@ -152,7 +153,7 @@ func (a *api) csvRows() func([]pki.Certificate) ([]byte, error) {
 				row[len(row)-3], row[len(row)-2], row[len(row)-1] = r.Reason, csvTime(&r.RevokedAt), csvTime(r.InvalidityDate)
 			}
 			for i := range row {
-				row[i] = csvCell(row[i])
+				row[i] = documents.Cell(row[i])
 			}
 			if err := w.Write(row); err != nil {
 				return nil, err
@@ -168,17 +169,6 @@ func csvTime(t *time.Time) string {
 		return ""
 	}
 	return t.UTC().Format(time.RFC3339)
-}
-
-// csvCell puts an apostrophe before a cell that a spreadsheet could take for a formula, the full-width forms that some
-// fold among them; and before one that begins with an apostrophe, so that taking one away always gives the value back.
-func csvCell(s string) string {
-	for _, prefix := range []string{"=", "+", "-", "@", "\t", "\r", "\n", "'", "＝", "＋", "－", "＠"} {
-		if strings.HasPrefix(s, prefix) {
-			return "'" + s
-		}
-	}
-	return s
 }
 
 // stream is an answer of unknown length. Each chunk has a deadline of its own, since the listener's is for whole answers.

@@ -18,6 +18,7 @@ var media = map[string][]string{
 	"getClientCA":         {mediaPEM},
 	"downloadCertificate": {mediaPEM, mediaDER},
 	"exportCertificates":  {mediaCSV, mediaLines},
+	"exportDevices":       {mediaCSV, mediaLines},
 	"followAudit":         {mediaLines},
 	"getMetrics":          {mediaText},
 }
@@ -39,6 +40,7 @@ var tags = []*huma.Tag{
 	{Name: "Revocations", Description: "Revoke everything that a query finds, and block keys"},
 	{Name: "Profiles", Description: "What certificates are for: the rules by which they are issued"},
 	{Name: "Enrollment", Description: "Where devices enroll by SCEP, their one-time challenges, and requests that wait for a person"},
+	{Name: "Devices", Description: "Which devices there are, how they are, and whether they may have certificates"},
 	{Name: "Tokens", Description: "API tokens, and what they may do"},
 	{Name: "Audit", Description: "Who did what, as a chain of records that tells of every change to it"},
 	{Name: "Self-service", Description: "For holders of certificates, who prove themselves with one on the mTLS listener"},

@@ -24,6 +24,7 @@ import (
 	"github.com/certwright/certwright/pkg/clock"
 	"github.com/certwright/certwright/pkg/crl"
 	"github.com/certwright/certwright/pkg/csr"
+	"github.com/certwright/certwright/pkg/device"
 	"github.com/certwright/certwright/pkg/enrollment"
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/issuer"
@@ -55,6 +56,9 @@ type Store interface {
 	store.Tokens
 	store.Audit
 	store.Profiles
+	Device(ctx context.Context, id string) (pki.Device, error)
+	ListDevices(ctx context.Context, f store.DeviceFilter, p store.Page) ([]pki.Device, string, error)
+	CountDevices(ctx context.Context, f store.DeviceFilter, limit int) (int, error)
 	Campaign(ctx context.Context, id string) (store.Campaign, error)
 	ListCampaigns(ctx context.Context, limit int) ([]store.Campaign, error)
 	BlockedKeys(ctx context.Context) (map[[32]byte]store.BlockedKey, error)
@@ -89,6 +93,8 @@ type Config struct {
 	Enrollments EnrollmentStore
 	Decisions   Decisions
 	RAs         RAs
+	// Devices changes the registry of devices.
+	Devices *device.Registry
 	// Server is what GET /server tells.
 	Server Server
 	// Limits bounds what requests may cost. The zero value has the defaults.
@@ -199,6 +205,17 @@ func (a *api) routes() {
 	route(a, operate, http.MethodPost, "/enrollments/{id}/approve", "approveEnrollment", "Enrollment", "Approve a request: its certificate is issued", a.approveEnrollment)
 	route(a, operate, http.MethodPost, "/enrollments/{id}/deny", "denyEnrollment", "Enrollment", "Deny a request", a.denyEnrollment)
 
+	route(a, readAll, http.MethodGet, "/devices", "listDevices", "Devices", "List and search devices, in the order of their ids", a.listDevices)
+	route(a, operate, http.MethodPost, "/devices", "createDevice", "Devices", "Register a device", a.createDevice)
+	route(a, readAll, http.MethodGet, "/devices/{id}", "getDevice", "Devices", "Show a device", a.getDevice)
+	route(a, operate, http.MethodPut, "/devices/{id}", "putDevice", "Devices", "Change what is said of a device", a.putDevice)
+	route(a, operate, http.MethodPost, "/devices/{id}/block", "blockDevice", "Devices", "Block a device: nothing is issued to it any more, and its certificates are revoked", a.blockDevice)
+	route(a, operate, http.MethodPost, "/devices/{id}/unblock", "unblockDevice", "Devices", "Put a device that is blocked or retired back into use; its certificates stay revoked", a.unblockDevice)
+	route(a, operate, http.MethodPost, "/devices/{id}/retire", "retireDevice", "Devices", "Take a device out of use: nothing is issued to it any more, and its certificates are revoked", a.retireDevice)
+	route(a, readAll, http.MethodGet, "/fleet", "getFleet", "Devices", "Figures about all devices by group and status, and how many requests were refused", a.getFleet)
+	route(a, readAll, http.MethodGet, "/fleet/export", "exportDevices", "Devices", "Stream all devices that match, in the order of their ids, as CSV or JSON lines", a.exportDevices)
+	route(a, operate, http.MethodPost, "/fleet/import", "importDevices", "Devices", "Register up to 1000 devices, all or none", a.importDevices)
+
 	route(a, administrate, http.MethodGet, "/tokens", "listTokens", "Tokens", "List the API tokens", a.listTokens)
 	route(a, administrate, http.MethodPost, "/tokens", "createToken", "Tokens", "Create an API token; its text is shown once", a.createToken)
 	route(a, administrate, http.MethodDelete, "/tokens/{id}", "revokeToken", "Tokens", "Revoke an API token", a.revokeToken)
@@ -216,7 +233,7 @@ func (a *api) routes() {
 // New returns the API's handler, to be mounted at Root, and its OpenAPI description in YAML.
 func New(cfg Config) (http.Handler, []byte, error) {
 	if cfg.Store == nil || cfg.CA == nil || cfg.Issuers == nil || cfg.CRLs == nil || cfg.Campaigns == nil || cfg.Tokens == nil || cfg.Sync == nil || cfg.Now == nil || cfg.Clock == nil || cfg.Age == nil || cfg.Metrics == nil ||
-		cfg.Points == nil || cfg.Enrollments == nil || cfg.Decisions == nil || cfg.RAs == nil {
+		cfg.Points == nil || cfg.Enrollments == nil || cfg.Decisions == nil || cfg.RAs == nil || cfg.Devices == nil {
 		return nil, nil, errors.New("rest: incomplete config")
 	}
 	if cfg.Logger == nil {
@@ -357,7 +374,7 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 		op.Errors = append(op.Errors, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
 	}
 	switch id {
-	case "createProfile", "createToken", "beginRevocation", "blockKey", "issueCertificate", "issueCertificateWithKey", "renewCertificate", "renewSelf":
+	case "createProfile", "createToken", "createDevice", "beginRevocation", "blockKey", "issueCertificate", "issueCertificateWithKey", "renewCertificate", "renewSelf":
 		op.DefaultStatus = http.StatusCreated
 	}
 	switch id {
@@ -365,8 +382,10 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 		op.SkipValidateBody = true // packages profile and settings read it, and names fields as configurations do
 	}
 	switch id {
-	case "putProfile", "putIssuerSettings", "putEnrollmentPoint":
+	case "putProfile", "putIssuerSettings", "putEnrollmentPoint", "putDevice":
 		op.Errors = append(op.Errors, http.StatusPreconditionFailed, http.StatusPreconditionRequired)
+	case "blockDevice", "unblockDevice", "retireDevice":
+		op.Errors = append(op.Errors, http.StatusPreconditionFailed)
 	}
 	repeatable := false
 	switch id {
@@ -377,7 +396,7 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 	switch id {
 	case "verifyAudit":
 		limit = walkTimeout
-	case "exportCertificates", "followAudit":
+	case "exportCertificates", "exportDevices", "followAudit":
 		limit = 0 // streams: each of their steps is bounded
 	}
 	op.Responses = files(id)

@@ -30,6 +30,7 @@ import (
 	"github.com/certwright/certwright/pkg/campaign"
 	"github.com/certwright/certwright/pkg/clock"
 	"github.com/certwright/certwright/pkg/crl"
+	"github.com/certwright/certwright/pkg/device"
 	"github.com/certwright/certwright/pkg/enrollment"
 	"github.com/certwright/certwright/pkg/internal/pgtest"
 	"github.com/certwright/certwright/pkg/issuer"
@@ -191,8 +192,16 @@ func newRigOn(t *testing.T, s store.Store) *rig {
 	if err := w.Sync(ctx); err != nil {
 		t.Fatal(err)
 	}
+	devices, err := device.New(device.Config{Store: s, Clock: guard, Revoke: func(ctx context.Context, v device.Revocation) error {
+		_, err := authority.Revoke(ctx, ca.StatusRequest{Principal: v.Principal, RequestID: v.RequestID, Certificate: v.Certificate, Reason: v.Reason})
+		return err
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	r.config = Config{
-		Store: s, CA: authority, Issuers: issuers, CRLs: crls, Campaigns: campaigns, Tokens: tokens, Sync: w.Sync, Now: guard.Now, Clock: guard, Age: func() time.Duration { return 0 },
+		Devices: devices,
+		Store:   s, CA: authority, Issuers: issuers, CRLs: crls, Campaigns: campaigns, Tokens: tokens, Sync: w.Sync, Now: guard.Now, Clock: guard, Age: func() time.Duration { return 0 },
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "certwright_test 1\n") }),
 		Points:  points, Enrollments: s, Decisions: noDevices{s, issuers}, RAs: noDevices{s, issuers},
 		Server: Server{Version: "test", PublicURL: "http://pki.example.com", Store: "sqlite"},
@@ -396,6 +405,16 @@ var matrix = map[string]string{ // nobody, auditor, enroller, operator, administ
 	"GET /enrollments":                                  "aoA",
 	"POST /enrollments/{id}/approve":                    "oA",
 	"POST /enrollments/{id}/deny":                       "oA",
+	"GET /devices":                                      "aoA",
+	"POST /devices":                                     "oA",
+	"GET /devices/{id}":                                 "aoA",
+	"PUT /devices/{id}":                                 "oA",
+	"POST /devices/{id}/block":                          "oA",
+	"POST /devices/{id}/unblock":                        "oA",
+	"POST /devices/{id}/retire":                         "oA",
+	"GET /fleet":                                        "aoA",
+	"GET /fleet/export":                                 "aoA",
+	"POST /fleet/import":                                "oA",
 }
 
 func TestRolesByRoutes(t *testing.T) { onBothStores(t, rolesByRoutes) }

@@ -34,6 +34,7 @@ import (
 	"github.com/certwright/certwright/pkg/config"
 	"github.com/certwright/certwright/pkg/crl"
 	"github.com/certwright/certwright/pkg/csr"
+	"github.com/certwright/certwright/pkg/device"
 	"github.com/certwright/certwright/pkg/enrollment"
 	"github.com/certwright/certwright/pkg/export"
 	"github.com/certwright/certwright/pkg/fault"
@@ -110,6 +111,7 @@ type Server struct {
 	ca        *ca.Authority
 	crls      *crl.Publisher
 	campaigns *campaign.Runner
+	devices   *device.Registry
 	tokens    *auth.Tokens
 	ocsp      *ocsp.Responder
 	own       *listenerCert
@@ -337,6 +339,9 @@ func (s *Server) build(ctx context.Context, kek *keys.KEK, o Options) (err error
 	}); err != nil {
 		return err
 	}
+	if s.devices, err = device.New(device.Config{Store: s.store, Clock: s.clock, Revoke: s.revokeOf, Logger: s.log}); err != nil {
+		return err
+	}
 	// In this order: who comes later relies on what those before have learned.
 	s.watcher.Follow("clock", func(_ context.Context, h store.Head) error { s.clock.Saw(h.NewestTime); return nil })
 	s.watcher.Follow("issuers", s.followIssuers())
@@ -392,6 +397,12 @@ func (s *Server) statusChanged(c pki.Certificate) {
 			s.log.Error("an issuer's status has changed, and the issuers cannot be reloaded now", "issuer", k.Issuer.Name, "err", err)
 		}
 	}
+}
+
+// revokeOf revokes a certificate of a device that is blocked, retired or replaced.
+func (s *Server) revokeOf(ctx context.Context, r device.Revocation) error {
+	_, err := s.ca.Revoke(ctx, ca.StatusRequest{Principal: r.Principal, RequestID: r.RequestID, Certificate: r.Certificate, Reason: r.Reason})
+	return err
 }
 
 // statusesChanged is statusChanged for a step of a campaign, which never has certificates of our own CAs.
@@ -468,7 +479,7 @@ func (s *Server) handlers() error {
 		CSRParser: csr.Parser{KeyRules: rules},
 		Store:     s.store, CA: s.ca, Issuers: s.issuers, CRLs: s.crls, Campaigns: s.campaigns, Tokens: s.tokens, Sync: s.watcher.Sync, Now: s.clock.Now, Clock: s.clock, Age: s.watcher.Age,
 		Metrics: s.metrics.handler,
-		Points:  s.points, Enrollments: s.store, Decisions: s.scep, RAs: s.ra,
+		Points:  s.points, Enrollments: s.store, Decisions: s.scep, RAs: s.ra, Devices: s.devices,
 		Server: rest.Server{Version: s.Version, PublicURL: s.PublicURL, Store: s.storeKind(), Started: s.started.Truncate(time.Second)},
 		Limits: limitsOf(s.cfg.Limits),
 		Logger: s.log,
@@ -581,6 +592,7 @@ func (s *Server) Run(ctx context.Context) error {
 	jobs.Go(func() { s.seen.Run(background) })
 	jobs.Go(func() { s.campaigns.Run(background) })
 	jobs.Go(func() { s.scep.Run(background) })
+	jobs.Go(func() { s.devices.Run(background) })
 	jobs.Go(func() { s.maintain(background) })
 	jobs.Go(func() { s.forgetRequests(background) })
 	jobs.Go(func() { s.notifier.Run(background) })

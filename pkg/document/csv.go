@@ -1,0 +1,26 @@
+package document
+
+import "strings"
+
+// formulas begin what a spreadsheet could take for a formula, the full-width forms that some fold among them; and an
+// apostrophe, so that taking one away always gives the value back.
+var formulas = []string{"=", "+", "-", "@", "\t", "\r", "\n", "'", "＝", "＋", "－", "＠"}
+
+// Cell makes a text fit for a cell of CSV that a person may open in a spreadsheet: what could be a formula gets an
+// apostrophe before it. Value takes it away.
+func Cell(text string) string {
+	for _, prefix := range formulas {
+		if strings.HasPrefix(text, prefix) {
+			return "'" + text
+		}
+	}
+	return text
+}
+
+// Value returns what Cell was given. A cell with an apostrophe that Cell would not have set is taken as it is.
+func Value(cell string) string {
+	if text, ok := strings.CutPrefix(cell, "'"); ok && Cell(text) == cell {
+		return text
+	}
+	return cell
+}
