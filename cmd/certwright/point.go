@@ -63,7 +63,40 @@ the point, which is off until it is set. A point is not deleted, since devices h
 	conn := connect(env, cmd)
 	return group(cmd, newPointListCommand(env, conn), newPointShowCommand(env, conn), newPointSetCommand(env, conn),
 		newPointSwitchCommand(env, conn, "disable", "Refuse every request at an enrollment point", true),
-		newPointSwitchCommand(env, conn, "enable", "Serve an enrollment point again that was disabled", false), newPointHistoryCommand(env, conn))
+		newPointSwitchCommand(env, conn, "enable", "Serve an enrollment point again that was disabled", false), newPointHistoryCommand(env, conn),
+		newWebhookSecretCommand(env, conn))
+}
+
+func newWebhookSecretCommand(env *environment, conn *connection) *cobra.Command {
+	var overlap span
+	cmd := &cobra.Command{
+		Use: "webhook-secret [POINT]", Short: "Make a new secret for a point's webhook, which is shown once", Args: takes("[POINT]"),
+		Long: `Make the secret with which the messages to a point's webhook are authenticated, and print it alone on the standard
+output, once: it cannot be had again. Give it to the receiver. Until there is one the webhook is not asked, and what it
+decides on is refused.
+
+A new secret takes the place of the one before. With --overlap that one signs messages along for a while, so that the
+receiver can be told without a gap.`,
+		Example: "  certwright point webhook-secret\n  certwright point webhook-secret phones --overlap 1d",
+	}
+	cmd.Flags().Var(&overlap, "overlap", "how long the secret before signs messages, too, a `time` (at most 30d)")
+	output := outputFlag(cmd)
+	cmd.RunE = conn.call(func(cmd *cobra.Command, api *client.Client, args []string) error {
+		text := ""
+		if cmd.Flags().Changed("overlap") {
+			text = overlap.String()
+		}
+		s, err := api.NewWebhookSecret(cmd.Context(), pointName(args), text)
+		switch {
+		case err != nil:
+			return err
+		case !output.forPeople():
+			return output.write(env.out, s, s.Point)
+		}
+		_, err = fmt.Fprintln(env.out, s.Secret)
+		return err
+	})
+	return cmd
 }
 
 func newPointListCommand(env *environment, conn *connection) *cobra.Command {
@@ -158,12 +191,33 @@ func writePoint(env *environment, p client.EnrollmentPoint) error {
 	f.add("Issuer", p.Issuer)
 	f.add("Profile", p.Profile)
 	f.add("Static challenge", onOff(p.StaticChallenge))
+	if p.Webhook != nil {
+		f.add("Webhook", webhookState(*p.Webhook)...)
+	}
 	if p.RA != nil {
 		f.add("RA certificate", "ends "+stampFor(p.RA.NotAfter, env.now()))
 	}
 	f.add("Version", fmt.Sprintf("%d, of %s by %s", p.Version, stamp(p.ChangedAt), p.ChangedBy))
 	addSettings(&f, p.Settings)
 	return f.write(env.out)
+}
+
+// webhookState says how a webhook is doing.
+func webhookState(w client.PointWebhook) []string {
+	if !w.Secret {
+		return []string{"has no secret, and is not asked: see «certwright point webhook-secret»"}
+	}
+	switch {
+	case w.Waiting == 0:
+		return []string{"nothing waits to be told"}
+	case w.Error == "":
+		return []string{fmt.Sprintf("%d notifications wait", w.Waiting)}
+	}
+	lines := []string{fmt.Sprintf("%d notifications wait", w.Waiting), w.Error}
+	if w.Oldest != nil {
+		lines[0] += ", the oldest since " + stamp(*w.Oldest)
+	}
+	return lines
 }
 
 func addSettings(f *fields, settings json.RawMessage) {
@@ -259,7 +313,7 @@ type pointFlag struct {
 }
 
 func newPointSetCommand(env *environment, conn *connection) *cobra.Command {
-	var file string
+	var file, anchors string
 	var noStatic, dryRun bool
 	var legacy []string
 	var flags []pointFlag
@@ -322,8 +376,11 @@ Legacy switches let in what is refused otherwise, for old devices, until the end
 	flags = append(flags, pointFlag{"san", "sans", func() any { return slices.DeleteFunc(*sans, func(s string) bool { return s == "" }) }})
 	f.StringVar(&file, "static-challenge-file", "", "set the static challenge to the first line of this `file`; - reads the standard input")
 	f.BoolVar(&noStatic, "no-static-challenge", false, "take the static challenge away")
-	kinds := f.StringSlice("challenges", nil, "the `kinds` that let a device in: one-time, static, webhook (default one-time,static)")
-	flags = append(flags, pointFlag{"challenges", "challenges", func() any { return slices.DeleteFunc(*kinds, func(s string) bool { return s == "" }) }})
+	list := func(flag, field, usage string) {
+		v := f.StringSlice(flag, nil, usage)
+		flags = append(flags, pointFlag{flag, field, func() any { return slices.DeleteFunc(*v, func(s string) bool { return s == "" }) }})
+	}
+	list("challenges", "challenges", "the `kinds` that let a device in: one-time, static, webhook (default one-time,static)")
 	word("identity", "device.identity", "what in a request names its device when its challenge does not",
 		string(enrollment.IdentityNone), string(enrollment.IdentityCommonName), string(enrollment.IdentitySerialNumber), string(enrollment.IdentityDNSName), string(enrollment.IdentityURI))
 	onOff("registered", "device.registered", "serve only devices that are in the registry")
@@ -344,6 +401,13 @@ Legacy switches let in what is refused otherwise, for old devices, until the end
 	number("per-minute", "limits.perMinute", "take so `many` messages a minute, on each replica (default: all)")
 	number("burst", "limits.burst", "take so `many` at once (default: those of a minute)")
 	number("failures-per-minute", "limits.failuresPerMinute", "refuse a network address so `often` before it has to wait (default 120)")
+	text("webhook", "webhook.url", "the `address` of a webhook that decides on requests, https; empty takes it away (see docs/webhook.md)")
+	word("webhook-when", "webhook.when", "what the webhook decides on: its own challenges, or everything",
+		string(enrollment.WhenWebhook), string(enrollment.WhenAlways))
+	period("webhook-timeout", "webhook.timeout", "how long it may take to decide, a `time` (default 5s, at most 30s)")
+	list("webhook-allow", "webhook.allow", "`networks` and host names whose addresses may be private")
+	list("webhook-notify", "webhook.notify", "what it is told of afterwards: `success`, failure")
+	f.StringVar(&anchors, "webhook-ca-file", "", "a `file` with the trust anchors of its certificate, in PEM (default: the system's)")
 	word("ca-certificates", "caCertificates", "what GetCACert answers", enrollment.Chain, enrollment.ChainWithRoot, enrollment.Single)
 	f.StringArrayVar(&legacy, "legacy", nil, "turn a legacy `switch` on until a day, as in des=2027-03-31, or off, as in des=off")
 	f.BoolVar(&dryRun, "dry-run", false, "show what would change, and change nothing")
@@ -363,6 +427,13 @@ Legacy switches let in what is refused otherwise, for old devices, until the end
 				return failure("to take the challenge away, use --no-static-challenge", "the first line of %s is empty", file)
 			}
 			static = &line
+		}
+		var pem []byte
+		if anchors != "" {
+			var err error
+			if pem, err = readInput(env, anchors); err != nil {
+				return err
+			}
 		}
 		return changePoint(env, cmd, api, pointName(args), true, dryRun, output, static, func(settings map[string]any) error {
 			for _, s := range flags {
@@ -387,6 +458,12 @@ Legacy switches let in what is refused otherwise, for old devices, until the end
 						setField(settings, "return."+field, nil)
 					}
 				}
+			}
+			if pem != nil {
+				setField(settings, "webhook.ca", string(pem))
+			}
+			if f.Changed("webhook") && f.Lookup("webhook").Value.String() == "" {
+				delete(settings, "webhook")
 			}
 			return setLegacy(settings, legacy)
 		})

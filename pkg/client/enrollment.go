@@ -19,9 +19,34 @@ type EnrollmentPoint struct {
 	Profile         string          `json:"profile"`
 	StaticChallenge bool            `json:"static_challenge"` // whether there is one
 	Settings        json.RawMessage `json:"settings"`
-	RA              *RACertificate  `json:"ra,omitempty"` // nil before the first device has asked
+	Webhook         *PointWebhook   `json:"webhook,omitempty"` // nil without one
+	RA              *RACertificate  `json:"ra,omitempty"`      // nil before the first device has asked
 	ChangedAt       time.Time       `json:"changed_at"`
 	ChangedBy       string          `json:"changed_by"`
+}
+
+// PointWebhook is what there is to say of a point's webhook beside its settings.
+type PointWebhook struct {
+	Secret  bool       `json:"secret"`           // whether there is one
+	Waiting int        `json:"waiting"`          // notifications that wait to be delivered
+	Oldest  *time.Time `json:"oldest,omitempty"` // when the oldest of them was made
+	Error   string     `json:"error,omitempty"`  // why that could not be delivered
+}
+
+// WebhookSecret is the key with which messages to a webhook are authenticated.
+type WebhookSecret struct {
+	Point   string `json:"point"`
+	Version int    `json:"version"` // of the point
+	Secret  string `json:"secret"`
+}
+
+// NewWebhookSecret makes a new secret for the webhook of a point. The one before it signs messages along for the time given
+// in overlap, as in "1d"; empty: not at all.
+func (c *Client) NewWebhookSecret(ctx context.Context, point, overlap string) (s WebhookSecret, err error) {
+	body := struct {
+		Overlap string `json:"overlap,omitempty"`
+	}{overlap}
+	return s, c.do(ctx, http.MethodPost, "/scep/points/"+url.PathEscape(point)+"/webhook-secret", nil, body, &s)
 }
 
 // RACertificate is what devices encrypt to.

@@ -23,6 +23,7 @@ type EnrollmentStore interface {
 	store.Points
 	store.Challenges
 	store.Enrollments
+	NotificationBacklogs(ctx context.Context) ([]store.NotificationBacklog, error)
 }
 
 // Decisions settle requests that wait for a person.

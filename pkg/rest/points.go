@@ -17,6 +17,7 @@ import (
 	"github.com/certwright/certwright/pkg/issuer"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/problem"
+	"github.com/certwright/certwright/pkg/profile"
 	"github.com/certwright/certwright/pkg/store"
 )
 
@@ -30,9 +31,18 @@ type EnrollmentPoint struct {
 	Profile         string         `json:"profile"`
 	StaticChallenge bool           `json:"static_challenge" doc:"Whether there is one; it is never shown"`
 	Settings        map[string]any `json:"settings" doc:"The settings document"`
+	Webhook         *PointWebhook  `json:"webhook,omitempty" doc:"Absent without one"`
 	RA              *RACertificate `json:"ra,omitempty" doc:"What devices encrypt to; absent before the first one has asked"`
 	ChangedAt       time.Time      `json:"changed_at"`
 	ChangedBy       string         `json:"changed_by"`
+}
+
+// PointWebhook is what there is to say of a point's webhook beside its settings.
+type PointWebhook struct {
+	Secret  bool       `json:"secret" doc:"Whether there is one; it is never shown. Without it nothing is sent, and what the webhook decides on is refused"`
+	Waiting int        `json:"waiting" doc:"Notifications that wait to be delivered"`
+	Oldest  *time.Time `json:"oldest,omitempty" doc:"When the oldest of them was made"`
+	Error   string     `json:"error,omitempty" doc:"Why that could not be delivered the last time"`
 }
 
 // RACertificate is the certificate of a registration authority as the API shows it.
@@ -42,11 +52,19 @@ type RACertificate struct {
 	PEM      string    `json:"certificate"`
 }
 
-func (a *api) point(p *enrollment.Point) (EnrollmentPoint, error) {
+func (a *api) point(p *enrollment.Point, backlogs []store.NotificationBacklog) (EnrollmentPoint, error) {
 	out := EnrollmentPoint{
 		Name: p.Name(), Version: p.Version(), URL: a.Server.PublicURL + "/scep/" + p.Name(), Disabled: p.Config().Disabled, Profile: p.Profile(), StaticChallenge: p.HasStatic(),
 	}
 	out.ChangedAt, out.ChangedBy = p.Changed()
+	if p.Webhook() != nil {
+		out.Webhook = &PointWebhook{Secret: p.HasWebhookSecret()}
+		for _, b := range backlogs {
+			if b.Point == p.Name() {
+				out.Webhook.Waiting, out.Webhook.Oldest, out.Webhook.Error = b.Waiting, &b.Oldest, b.Error
+			}
+		}
+	}
 	text, err := json.Marshal(p.Config())
 	if err == nil {
 		err = json.Unmarshal(text, &out.Settings)
@@ -69,11 +87,15 @@ type pointsOutput struct {
 	}
 }
 
-func (a *api) listPoints(context.Context, *struct{}) (*pointsOutput, error) {
+func (a *api) listPoints(ctx context.Context, _ *struct{}) (*pointsOutput, error) {
+	backlogs, err := a.Enrollments.NotificationBacklogs(ctx)
+	if err != nil {
+		return nil, err
+	}
 	out := &pointsOutput{}
 	out.Body.Points = []EnrollmentPoint{}
 	for _, p := range a.Points.All() {
-		point, err := a.point(p)
+		point, err := a.point(p, backlogs)
 		if err != nil {
 			return nil, err
 		}
@@ -92,12 +114,18 @@ type pointOutput struct {
 	Body EnrollmentPoint
 }
 
-func (a *api) getPoint(_ context.Context, in *PointInput) (*pointOutput, error) {
+func (a *api) getPoint(ctx context.Context, in *PointInput) (*pointOutput, error) {
 	p, err := a.Points.Point(in.Point)
 	if err != nil {
 		return nil, err
 	}
-	body, err := a.point(p)
+	var backlogs []store.NotificationBacklog
+	if p.Webhook() != nil {
+		if backlogs, err = a.Enrollments.NotificationBacklogs(ctx); err != nil {
+			return nil, err
+		}
+	}
+	body, err := a.point(p, backlogs)
 	return &pointOutput{ETag: etag(p.Version()), Body: body}, err
 }
 
@@ -244,6 +272,64 @@ func (a *api) putPoint(ctx context.Context, in *putPointInput) (*pointOutput, er
 		return nil, fault.Wrap(fault.Unavailable, err, "the settings were written, but this server has not learned of them yet")
 	}
 	return a.getPoint(ctx, &in.PointInput)
+}
+
+type webhookSecretInput struct {
+	PointInput
+	Body struct {
+		Overlap string `json:"overlap,omitempty" doc:"How long the secret before signs messages, too, as in 1d: at most 30d. Default: not at all" maxLength:"40"`
+	}
+}
+
+// WebhookSecret is what the receiver of a webhook needs to know that messages are ours.
+type WebhookSecret struct {
+	Point   string `json:"point"`
+	Version int    `json:"version" doc:"Of the point, which has a new one"`
+	Secret  string `json:"secret" doc:"The key of the HMAC-SHA256; shown this once"`
+}
+
+type webhookSecretOutput struct {
+	CacheControl string `header:"Cache-Control"`
+	Body         WebhookSecret
+}
+
+const maxOverlap = profile.Duration(30 * 24 * time.Hour)
+
+// putWebhookSecret makes a new secret for a point's webhook.
+func (a *api) putWebhookSecret(ctx context.Context, in *webhookSecretInput) (*webhookSecretOutput, error) {
+	if err := wholly(principal(ctx)); err != nil {
+		return nil, err
+	}
+	overlap := profile.Duration(0)
+	if text := in.Body.Overlap; text != "" {
+		var err error
+		if overlap, err = profile.ParseDuration(text); err != nil || overlap < 0 || overlap > maxOverlap {
+			return nil, fault.New(fault.BadRequest, "it is a time such as 1d or 12h, at most %s", maxOverlap).WithField("overlap")
+		}
+	}
+	p, err := a.Points.Point(in.Point)
+	if err != nil {
+		return nil, err
+	}
+	if p.Webhook() == nil {
+		return nil, fault.New(fault.Conflict, "the enrollment point %q has no webhook", in.Point).WithHint("set webhook.url first")
+	}
+	now, err := a.Clock.Check()
+	if err != nil {
+		return nil, err
+	}
+	secret := enrollment.NewWebhookSecret()
+	v, err := a.Points.Put(ctx, enrollment.Change{
+		Principal: principal(ctx), RequestID: problem.RequestID(ctx), Now: now, Config: p.Config(), Version: p.Version(),
+		WebhookSecret: &secret, WebhookOverlap: time.Duration(overlap),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := a.Sync(ctx); err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "the secret was written, but this server has not learned of it yet; make another one")
+	}
+	return &webhookSecretOutput{CacheControl: "no-store", Body: WebhookSecret{Point: v.Name, Version: v.Version, Secret: secret}}, nil
 }
 
 // pointVersionOf returns the version that a change was made on, by its preconditions; current is nil for a new point.

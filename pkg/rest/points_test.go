@@ -2,9 +2,12 @@ package rest
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/problem"
+	"github.com/certwright/certwright/pkg/store"
 )
 
 func TestEnrollmentPoints(t *testing.T) {
@@ -67,5 +70,57 @@ func TestEnrollmentPoints(t *testing.T) {
 	r.must("auditor", "POST", "/scep/points/check", map[string]any{"settings": map[string]any{"name": "phones"}}, &check)
 	if check.Version != 3 || len(check.Changes) != 1 || check.Changes[0].Field != "replacement" || len(check.Warnings) != 1 {
 		t.Errorf("the check: %+v", check)
+	}
+}
+
+// A webhook's secret is shown once, and the point tells what waits for it.
+func TestWebhookSecret(t *testing.T) {
+	r := newRig(t)
+	const path, secretPath = "/scep/points/hooked", "/scep/points/hooked/webhook-secret"
+	put := func(settings string) {
+		t.Helper()
+		if w := r.send("administrator", "PUT", path, `{"settings":`+settings+`}`, "If-Match", "*"); w.Code != 200 {
+			t.Fatalf("PUT: %d %s", w.Code, w.Body)
+		}
+	}
+	put(`{}`)
+	for _, s := range []struct {
+		who, path, body string
+		status          int
+	}{
+		{"administrator", secretPath, `{}`, 409},
+		{"administrator", "/scep/points/none/webhook-secret", `{}`, 404},
+		{"operator", secretPath, `{}`, 403},
+		{"administrator", secretPath, `{"overlap":"31d"}`, 400},
+		{"administrator", secretPath, `{"overlap":"-1h"}`, 400},
+	} {
+		if w := r.send(s.who, "POST", s.path, s.body); w.Code != s.status {
+			t.Errorf("%s, %s %s: %d %s, want %d", s.who, s.path, s.body, w.Code, w.Body, s.status)
+		}
+	}
+	put(`{"webhook":{"url":"https://hook.example.com","notify":["success"]}}`)
+	var p EnrollmentPoint
+	r.must("auditor", "GET", path, nil, &p)
+	if p.Webhook == nil || p.Webhook.Secret || p.Webhook.Waiting != 0 {
+		t.Errorf("before it has a secret: %+v", p.Webhook)
+	}
+	w := r.send("administrator", "POST", secretPath, `{"overlap":"1d"}`)
+	s := decode[WebhookSecret](t, w)
+	if w.Code != 200 || w.Header().Get("Cache-Control") != "no-store" || len(s.Secret) < 30 || s.Point != "hooked" || s.Version != 3 {
+		t.Fatalf("the secret: %d %v %+v", w.Code, w.Header(), s)
+	}
+	at := r.config.Now()
+	n := pki.Notification{ID: "E", Point: "hooked", Body: []byte("{}"), CreatedAt: at, NextAt: at, Attempts: 3, Error: "the webhook is away"}
+	if err := r.config.Enrollments.(store.Notifications).PutNotifications(t.Context(), []pki.Notification{n}); err != nil {
+		t.Fatal(err)
+	}
+	w = r.send("auditor", "GET", path, "")
+	if p = decode[EnrollmentPoint](t, w); !p.Webhook.Secret || p.Webhook.Waiting != 1 || p.Webhook.Oldest == nil || p.Webhook.Error != n.Error || strings.Contains(w.Body.String(), s.Secret) {
+		t.Errorf("the point is shown as %s", w.Body)
+	}
+	var list struct{ Points []EnrollmentPoint }
+	r.must("auditor", "GET", "/scep/points", nil, &list)
+	if i := slices.IndexFunc(list.Points, func(p EnrollmentPoint) bool { return p.Name == "hooked" }); i < 0 || list.Points[i].Webhook == nil || list.Points[i].Webhook.Waiting != 1 {
+		t.Errorf("the points are listed as %+v", list.Points)
 	}
 }

@@ -197,6 +197,7 @@ func (a *api) routes() {
 	route(a, readAll, http.MethodGet, "/scep/points/{point}/versions/{version}", "getEnrollmentPointVersion", "Enrollment", "Show a version of an enrollment point's settings", a.getPointVersion)
 	route(a, readAll, http.MethodPost, "/scep/points/check", "checkEnrollmentPoint", "Enrollment", "Check settings, and compare them with those in force; changes nothing", a.checkPoint)
 	route(a, administrate, http.MethodPut, "/scep/points/{point}", "putEnrollmentPoint", "Enrollment", "Change an enrollment point, or create it", a.putPoint)
+	route(a, administrate, http.MethodPost, "/scep/points/{point}/webhook-secret", "newWebhookSecret", "Enrollment", "Make a new secret for the webhook of an enrollment point", a.putWebhookSecret)
 	route(a, administrate, http.MethodPost, "/issuers/{issuer}/ra/rotate", "rotateRA", "Enrollment", "Give the RA of an issuer a new key", a.rotateRA)
 	route(a, readAll, http.MethodGet, "/challenges", "listChallenges", "Enrollment", "List one-time challenges, newest first", a.listChallenges)
 	route(a, handOutKey, http.MethodPost, "/challenges", "createChallenge", "Enrollment", "Create a one-time challenge; its text is shown once", a.createChallenge)

@@ -398,6 +398,7 @@ var matrix = map[string]string{ // nobody, auditor, enroller, operator, administ
 	"GET /scep/points/{point}/versions/{version}":       "aoA",
 	"POST /scep/points/check":                           "aoA",
 	"PUT /scep/points/{point}":                          "A",
+	"POST /scep/points/{point}/webhook-secret":          "A",
 	"POST /issuers/{issuer}/ra/rotate":                  "A",
 	"GET /challenges":                                   "aoA",
 	"POST /challenges":                                  "oA",
