@@ -342,6 +342,29 @@ func TestRenew(t *testing.T) {
 	want(t, err, fault.PolicyRefused, "ended")
 }
 
+// A front-end may shorten a life, and never lengthen it; and tell whose certificate the successor of one without device is.
+func TestMaxValidityAndDevice(t *testing.T) {
+	b := newBench(t, keys.P256)
+	old := b.issue("device", "host.example.com")
+	whole := old.Record.NotAfter.Sub(old.Record.IssuedAt)
+	for limit, want := range map[time.Duration]time.Duration{0: whole, time.Hour: time.Hour, 100 * whole: whole} {
+		renewed, err := b.ca.Renew(t.Context(), ca.RenewRequest{Principal: someone, Certificate: old.Record.Fingerprint, MaxValidity: limit, Device: "d1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := renewed.Record.NotAfter.Sub(renewed.Record.IssuedAt); got > want || got < want-2*time.Second {
+			t.Errorf("at most %s: it lives for %s, want %s", limit, got, want)
+		}
+		if renewed.Record.Device != "d1" {
+			t.Errorf("the successor is of device %q", renewed.Record.Device)
+		}
+		again, err := b.ca.Renew(t.Context(), ca.RenewRequest{Principal: someone, Certificate: renewed.Record.Fingerprint, Device: "d2"})
+		if err != nil || again.Record.Device != "d1" {
+			t.Errorf("a renewal changed the device: %v", err)
+		}
+	}
+}
+
 func TestRenewKeepsOddNames(t *testing.T) {
 	b := newBench(t, keys.P256)
 	i, err := b.ca.Issue(t.Context(), ca.Request{

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/big"
@@ -216,16 +217,29 @@ func scepKnow(ctx context.Context, api *apiclient.Client, roots *x509.CertPool) 
 	return p, nil
 }
 
-// scepChallenges returns a challenge for each device, which may all be the same.
+// scepChallenges returns a challenge for each device, which may all be the same. Devices with challenges of their own share
+// keys, which takes a switch; without it the server looks into one more index.
 func scepChallenges(ctx context.Context, o options, api *apiclient.Client, n int) ([]string, error) {
+	p, err := api.EnrollmentPoint(ctx, enrollment.DefaultPoint)
+	if err != nil {
+		return nil, err
+	}
 	if o.challenge == staticChallenge {
 		text := rand.Text()
-		p, err := api.EnrollmentPoint(ctx, enrollment.DefaultPoint)
-		if err != nil {
-			return nil, err
-		}
 		_, err = api.PutEnrollmentPoint(ctx, p.Name, apiclient.PutPointRequest{Version: p.Version, Settings: p.Settings, StaticChallenge: &text})
 		return slices.Repeat([]string{text}, n), err
+	}
+	settings, err := enrollment.ParseConfig(p.Settings)
+	if err != nil {
+		return nil, err
+	}
+	settings.Legacy = map[enrollment.Switch]enrollment.Date{enrollment.LegacySharedKeys: {Time: time.Now().UTC().AddDate(0, 0, 1).Truncate(24 * time.Hour)}}
+	text, err := json.Marshal(settings)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := api.PutEnrollmentPoint(ctx, p.Name, apiclient.PutPointRequest{Version: p.Version, Settings: text}); err != nil {
+		return nil, err
 	}
 	challenges := make([]string, n)
 	var next atomic.Int64
