@@ -115,6 +115,9 @@ func (e *env) exchange(addr string, pieces ...string) []response {
 		if r.Header.Get("Date") != "" {
 			r.Header.Set("Date", "now")
 		}
+		if r.Header.Get("Expires") != "" && r.Header.Get("Content-Type") != "application/ocsp-response" {
+			r.Header.Set("Expires", "so long after now") // of documents; of an answer it is nextUpdate
+		}
 		if r.Close {
 			r.Header.Set("Connection", "close")
 		}
