@@ -93,9 +93,13 @@ type rig struct {
 	sync    func(context.Context) error
 	log     *bytes.Buffer
 	shift   atomic.Int64 // of the clock
+	base    time.Time    // where a clock starts that stands still but for later; zero: it goes
 }
 
 func (r *rig) now() time.Time {
+	if !r.base.IsZero() {
+		return r.base.Add(time.Duration(r.shift.Load()))
+	}
 	return time.Now().Add(time.Duration(r.shift.Load())).UTC()
 }
 
@@ -103,6 +107,12 @@ func (r *rig) now() time.Time {
 func (r *rig) later(d time.Duration) { r.shift.Add(int64(d)) }
 
 func newRig(t testing.TB, algorithm keys.Algorithm) *rig {
+	t.Helper()
+	return newRigAt(t, algorithm, time.Time{})
+}
+
+// newRigAt is newRig with a clock that stands still at a time, unless that is zero.
+func newRigAt(t testing.TB, algorithm keys.Algorithm, base time.Time) *rig {
 	t.Helper()
 	ctx := t.Context()
 	path := filepath.Join(t.TempDir(), "certwright.db")
@@ -114,7 +124,7 @@ func newRig(t testing.TB, algorithm keys.Algorithm) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	return newRigOn(t, s, algorithm)
+	return newRigOn(t, s, algorithm, base)
 }
 
 // onBothStores runs a test on each kind of store.
@@ -135,15 +145,16 @@ func onBothStores(t *testing.T, test func(t *testing.T, r *rig)) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { s.Close() })
-		test(t, newRigOn(t, s, keys.P256))
+		test(t, newRigOn(t, s, keys.P256, time.Time{}))
 	})
 }
 
-// newRigOn is newRig on a store that is empty.
-func newRigOn(t testing.TB, s store.Store, algorithm keys.Algorithm) *rig {
+// newRigOn is newRigAt on a store that is empty.
+func newRigOn(t testing.TB, opened store.Store, algorithm keys.Algorithm, base time.Time) *rig {
 	t.Helper()
 	ctx := t.Context()
-	r := &rig{t: t, store: s, log: new(bytes.Buffer)}
+	s := &tap{Store: opened}
+	r := &rig{t: t, store: s, base: base, log: new(bytes.Buffer)}
 	logger := slog.New(slog.DiscardHandler)
 	var err error
 	kept := map[string]*keys.Key{}
@@ -175,7 +186,12 @@ func newRigOn(t testing.TB, s store.Store, algorithm keys.Algorithm) *rig {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	guard := clock.New(r.now, func() time.Duration { return time.Since(began) + time.Duration(r.shift.Load()) })
+	guard := clock.New(r.now, func() time.Duration {
+		if !r.base.IsZero() {
+			return time.Duration(r.shift.Load())
+		}
+		return time.Since(began) + time.Duration(r.shift.Load())
+	})
 	if r.ca, err = ca.New(ca.Config{Store: s, Issuers: r.issuers, Clock: guard, PublicURL: "http://pki.example.com", Reserved: []string{"pki.example.com"}}); err != nil {
 		t.Fatal(err)
 	}

@@ -123,7 +123,7 @@ func TestChallengesOnce(t *testing.T) {
 	const together, twinEvery = 64, 10
 	n := simulatedDevices(t, 300)
 	a, b := StartReplicas(t, pgtest.DSN(t))
-	w := &swarm{t: t, a: a, b: b, keys: scepraw.NewKeys(n + n/twinEvery + 1), deadline: time.Now().Add(time.Minute + time.Duration(n)*100*time.Millisecond)}
+	w := &swarm{t: t, a: a, b: b, keys: new(scepraw.Keys), deadline: time.Now().Add(time.Minute + time.Duration(n)*100*time.Millisecond)}
 	transport := &http.Transport{MaxIdleConnsPerHost: together}
 	defer transport.CloseIdleConnections()
 	w.http = &http.Client{Transport: transport, Timeout: callTimeout}

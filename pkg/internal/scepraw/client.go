@@ -15,49 +15,43 @@ import (
 )
 
 // Keys is a supply of RSA-2048 keys for fleets of simulated devices. Primes are dear and pairs of them are many: each key
-// is a pair of few primes, and no two are the same. Whoever has two such keys can factor them; they are for tests. It is
-// safe for concurrent use.
+// is a pair of few primes, and no two are the same. Whoever has two such keys can factor them; they are for tests. The zero
+// value is ready, and safe for concurrent use.
 type Keys struct {
-	primes []*big.Int
 	mu     sync.Mutex
-	next   int // guarded by mu
+	primes []*big.Int // guarded by mu
+	next   int        // guarded by mu
 }
 
-// NewKeys returns a supply of at least n keys.
-func NewKeys(n int) *Keys {
-	primes := 2
-	for primes*(primes-1)/2 < n {
-		primes++
-	}
-	k := &Keys{primes: make([]*big.Int, primes)}
-	one := big.NewInt(1)
-	for i := range k.primes {
-		for {
-			p, err := rand.Prime(rand.Reader, 1024) // the two highest bits are set: a product has 2048
-			if err != nil {
-				panic(err)
-			}
-			if new(big.Int).GCD(nil, nil, new(big.Int).Sub(p, one), big.NewInt(65537)).Cmp(one) == 0 {
-				k.primes[i] = p
-				break
-			}
-		}
-	}
-	return k
-}
-
-// Next returns a key that it has not returned before. It panics when there is none left.
+// Next returns a key that it has not returned before.
 func (k *Keys) Next() *rsa.PrivateKey {
 	k.mu.Lock()
-	at := k.next
+	at, second := k.next, 1
 	k.next++
-	k.mu.Unlock()
-	second := 1
 	for at >= second {
 		at -= second
 		second++
 	}
-	return keyOf(k.primes[second], k.primes[at])
+	for len(k.primes) <= second {
+		k.primes = append(k.primes, newPrime())
+	}
+	p, q := k.primes[second], k.primes[at]
+	k.mu.Unlock()
+	return keyOf(p, q)
+}
+
+// newPrime draws a prime of a key with the exponent 65537. Its two highest bits are set: a product of two has 2048.
+func newPrime() *big.Int {
+	one := big.NewInt(1)
+	for {
+		p, err := rand.Prime(rand.Reader, 1024)
+		if err != nil {
+			panic(err)
+		}
+		if new(big.Int).GCD(nil, nil, new(big.Int).Sub(p, one), big.NewInt(65537)).Cmp(one) == 0 {
+			return p
+		}
+	}
 }
 
 func keyOf(p, q *big.Int) *rsa.PrivateKey {
