@@ -3,8 +3,10 @@ package der_test
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -438,6 +440,42 @@ func benchSerial(i int) []byte {
 	serial := bytes.Repeat([]byte{0x41}, 16)
 	binary.BigEndian.PutUint64(serial[8:], uint64(i))
 	return serial
+}
+
+// TestCRLOfAMillion has Go and OpenSSL read a list of a million, fewer under the race detector.
+func TestCRLOfAMillion(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some hundred megabytes")
+	}
+	signer := p256(t)
+	c := crlConfig(t, signer)
+	var encoded []byte
+	for i := range many {
+		encoded, _ = der.AppendCRLEntry(encoded, &der.CRLEntry{SerialNumber: benchSerial(i), RevocationDate: start, Reason: 1})
+	}
+	var out bytes.Buffer
+	if err := der.WriteCRL(&out, &c, der.EncodedEntries(encoded), signer); err != nil {
+		t.Fatal(err)
+	}
+	list, err := x509.ParseRevocationList(out.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := sha256.Sum256(list.RawTBSRevocationList)
+	if !ecdsa.VerifyASN1(signer.Public().(*ecdsa.PublicKey), digest[:], list.Signature) {
+		t.Error("the signature is wrong")
+	}
+	if n := len(list.RevokedCertificateEntries); n != many {
+		t.Fatalf("Go reads %d entries, want %d", n, many)
+	}
+	for i, e := range list.RevokedCertificateEntries {
+		if e.ReasonCode != 1 || !e.RevocationTime.Equal(start) || !bytes.Equal(e.SerialNumber.Bytes(), benchSerial(i)) {
+			t.Fatalf("entry %d is %+v", i, e)
+		}
+	}
+	if got := openssl(t, out.Bytes(), "crl", "-inform", "DER", "-in", "INPUT", "-noout", "-crlnumber"); !strings.Contains(got, "crlNumber") {
+		t.Errorf("openssl says %q", got)
+	}
 }
 
 // BenchmarkCRL1M streams a million entries that are kept encoded, in chunks of

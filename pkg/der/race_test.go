@@ -1,0 +1,5 @@
+//go:build race
+
+package der_test
+
+const many = 50_000
