@@ -288,6 +288,34 @@ func TestReplacement(t *testing.T) {
 	})
 }
 
+// What is replaced where the point says revoke is revoked at once, long before anybody would look for it again.
+func TestReplacedIsRevoked(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, keys.P256)
+	ctx, end := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); r.registry.Run(ctx) }()
+	defer func() { end(); <-done }()
+	r.configure("", func(c *enrollment.Config) { c.Replacement = enrollment.ReplaceRevoke })
+	old := r.device(deviceKey()).named("d1")
+	wiped := r.device(otherKey()).named("d1")
+	select {
+	case f := <-r.revoked:
+		if f != fingerprint(old) {
+			t.Errorf("%s was revoked, want %s", f, fingerprint(old))
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("nothing was revoked")
+	}
+	record, err := r.store.Certificate(t.Context(), fingerprint(old))
+	if err != nil || record.Revocation == nil || record.Revocation.Reason != pki.Superseded {
+		t.Errorf("the old certificate: %+v, %v", record.Revocation, err)
+	}
+	if record, err := r.store.Certificate(t.Context(), fingerprint(wiped)); err != nil || record.Revocation != nil {
+		t.Errorf("the new certificate: %+v, %v", record.Revocation, err)
+	}
+}
+
 // A device comes back after its certificate has ended.
 func TestReturn(t *testing.T) {
 	t.Parallel()

@@ -30,6 +30,7 @@ import (
 	"github.com/certwright/certwright/pkg/ca"
 	"github.com/certwright/certwright/pkg/clock"
 	"github.com/certwright/certwright/pkg/crl"
+	devices "github.com/certwright/certwright/pkg/device"
 	"github.com/certwright/certwright/pkg/enrollment"
 	"github.com/certwright/certwright/pkg/internal/pgtest"
 	"github.com/certwright/certwright/pkg/internal/scepraw"
@@ -87,13 +88,16 @@ type rig struct {
 	points  *enrollment.Points
 	ra      *scep.RA
 	handler *scep.Handler
-	ca      *ca.Authority
-	issuers *issuer.Set
-	server  *httptest.Server
-	sync    func(context.Context) error
-	log     *bytes.Buffer
-	shift   atomic.Int64 // of the clock
-	base    time.Time    // where a clock starts that stands still but for later; zero: it goes
+	// registry revokes nothing by itself unless a test has it run; each certificate that it has revoked is told to revoked.
+	registry *devices.Registry
+	revoked  chan pki.Fingerprint
+	ca       *ca.Authority
+	issuers  *issuer.Set
+	server   *httptest.Server
+	sync     func(context.Context) error
+	log      *bytes.Buffer
+	shift    atomic.Int64 // of the clock
+	base     time.Time    // where a clock starts that stands still but for later; zero: it goes
 }
 
 func (r *rig) now() time.Time {
@@ -226,8 +230,19 @@ func newRigOn(t testing.TB, opened store.Store, algorithm keys.Algorithm, base t
 	if err := w.Sync(ctx); err != nil {
 		t.Fatal(err)
 	}
+	r.revoked = make(chan pki.Fingerprint, 100)
+	if r.registry, err = devices.New(devices.Config{Store: s, Clock: guard, Every: time.Hour, Revoke: func(ctx context.Context, ask devices.Revocation) error {
+		_, err := r.ca.Revoke(ctx, ca.StatusRequest{Principal: ask.Principal, Certificate: ask.Certificate, Reason: ask.Reason})
+		if err == nil {
+			r.revoked <- ask.Certificate
+		}
+		return err
+	}}); err != nil {
+		t.Fatal(err)
+	}
 	if r.handler, err = scep.New(scep.Config{
-		Store: s, CA: r.ca, Issuers: r.issuers, Points: r.points, RA: r.ra, CRLs: crls, Sealer: plainSealer{}, Clock: guard, Logger: logger,
+		Registry: r.registry,
+		Store:    s, CA: r.ca, Issuers: r.issuers, Points: r.points, RA: r.ra, CRLs: crls, Sealer: plainSealer{}, Clock: guard, Logger: logger,
 	}); err != nil {
 		t.Fatal(err)
 	}

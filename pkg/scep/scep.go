@@ -26,6 +26,7 @@ import (
 	"github.com/certwright/certwright/pkg/cms"
 	"github.com/certwright/certwright/pkg/crl"
 	"github.com/certwright/certwright/pkg/csr"
+	"github.com/certwright/certwright/pkg/device"
 	"github.com/certwright/certwright/pkg/enrollment"
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/issuer"
@@ -80,6 +81,8 @@ type Config struct {
 	CSRParser csr.Parser
 	// Notifier is told that there is something to deliver; without one another replica delivers it.
 	Notifier *enrollment.Notifier
+	// Registry is told that there are superseded certificates to revoke; without one another replica revokes them.
+	Registry *device.Registry
 	Logger   *slog.Logger // nil discards
 }
 

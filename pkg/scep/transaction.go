@@ -570,6 +570,9 @@ func (h *Handler) grant(ctx context.Context, g grant) (pki.Certificate, error) {
 		return pki.Certificate{}, err
 	}
 	h.wake(told)
+	if v.Revoke && h.cfg.Registry != nil {
+		h.cfg.Registry.Wake()
+	}
 	return issued.Record, nil
 }
 

@@ -51,7 +51,7 @@ func (s *Server) buildEnrollment(ctx context.Context, kek *keys.KEK) (err error)
 func (s *Server) buildSCEP(parser csr.Parser) (err error) {
 	s.scep, err = scep.New(scep.Config{
 		Store: s.store, CA: s.ca, Issuers: s.issuers, Points: s.points, RA: s.ra, CRLs: s.crls, Sealer: s.sealer, Clock: s.clock,
-		CSRParser: parser, Notifier: s.notifier, Logger: s.log,
+		CSRParser: parser, Notifier: s.notifier, Registry: s.devices, Logger: s.log,
 	})
 	return err
 }
