@@ -353,9 +353,9 @@ func newApplyCommand(env *environment) *cobra.Command {
 		Use:     "apply -f FILE",
 		GroupID: groupAuthority,
 		Short:   "Bring profiles, issuers' settings and enrollment points to what a file says",
-		Long: `Bring profiles, issuers' settings and enrollment points to what a file says. What would change is shown first. The server
-checks everything before anything is changed: one mistake, and nothing is. What a file does not name stays as it is; a
-second run changes nothing.
+		Long: `Bring profiles, issuers' settings and enrollment points to what a file says. What would change is shown first. The
+server checks everything before anything is changed: one mistake, and nothing is. What a file does not name stays as it
+is; a second run changes nothing.
 
 The file is YAML or JSON of one or more documents:
 
@@ -376,7 +376,7 @@ The file is YAML or JSON of one or more documents:
 
 «certwright profile show NAME --yaml», «certwright issuer settings NAME --yaml» and «certwright point show NAME --yaml»
 print one in this form. An issuer or a point gets exactly the settings that the file says; a point's static challenge
-stays as it is («certwright point set --static-challenge-file»).`,
+stays as it is («certwright point set --static-challenge-file FILE»).`,
 		Example: "  certwright apply -f pki.yaml --dry-run\n  certwright apply -f pki.yaml\n  ssh ca certwright apply -f - < pki.yaml",
 		Args:    takes(),
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -54,7 +53,7 @@ could take for a formula has an apostrophe before it.`,
 			}
 			return api.Export(cmd.Context(), format.value, q, count)
 		}
-		lines, err := writeReport(cmd.Context(), api, format.value, q, out, force, count)
+		lines, err := writeReport(out, force, count, func() error { return api.Export(cmd.Context(), format.value, q, count) })
 		if err != nil {
 			return err
 		}
@@ -75,7 +74,7 @@ could take for a formula has an apostrophe before it.`,
 }
 
 // writeReport writes a file that appears when it is complete, and returns how many lines it has.
-func writeReport(ctx context.Context, api *client.Client, format string, q client.CertificateQuery, path string, force bool, count *lineCounter) (lines int64, err error) {
+func writeReport(path string, force bool, count *lineCounter, write func() error) (lines int64, err error) {
 	if _, err := os.Lstat(path); !force && !errors.Is(err, fs.ErrNotExist) {
 		return 0, exists(path)
 	}
@@ -84,7 +83,7 @@ func writeReport(ctx context.Context, api *client.Client, format string, q clien
 		return 0, err
 	}
 	count.w = f
-	if err = api.Export(ctx, format, q, count); err == nil {
+	if err = write(); err == nil {
 		err = f.Chmod(0o644)
 	}
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {

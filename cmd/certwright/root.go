@@ -65,7 +65,7 @@ Exit codes: 0 it worked, 1 it did not, 2 the command line is wrong.`,
 	root.AddCommand(
 		newCertCommand(env), newRevocationCommand(env),
 		newIssuerCommand(env), newCRLCommand(env), newTrustCommand(env), newProfileCommand(env), newApplyCommand(env), newTokenCommand(env), newAuditCommand(env),
-		newPointCommand(env), newChallengeCommand(env), newRequestCommand(env),
+		newDeviceCommand(env), newFleetCommand(env), newPointCommand(env), newChallengeCommand(env), newRequestCommand(env),
 		newServeCommand(env), newStoreCommand(env), newCheckCommand(env), newHealthCheckCommand(env), newKeyCommand(env), newAdminCommand(env),
 		newLoginCommand(env), newLogoutCommand(env), newContextCommand(env), newWhoAmICommand(env),
 		newVersionCommand(env), newManCommand(),

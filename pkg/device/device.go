@@ -26,7 +26,7 @@ const MaxBulk = 1000
 
 const (
 	// sweepEvery is how often what is left to be revoked is looked for.
-	sweepEvery = 15 * time.Second
+	sweepEvery = 5 * time.Second
 	sweepStep  = 100 // devices at a time
 	revokePage = 100 // certificates at a time
 )

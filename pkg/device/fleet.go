@@ -2,9 +2,11 @@ package device
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/store"
 )
 
@@ -35,6 +37,33 @@ func (r *Registry) Fleet(ctx context.Context) (store.Fleet, time.Time, error) {
 	}
 	f.fleet, f.at, f.began = fleet, at, true
 	return fleet, at, nil
+}
+
+// MaxGroups is how many groups Largest tells apart.
+const MaxGroups = 100
+
+// Largest returns the figures of at most MaxGroups groups: the largest ones, and the sum of the others as one group that
+// is called "(others)". It is what metrics show, whose series must be few.
+func Largest(fleet store.Fleet) []store.GroupFigures {
+	size := func(g store.GroupFigures) (n int) {
+		for _, k := range g.Status {
+			n += k
+		}
+		return n
+	}
+	groups := slices.Clone(fleet.Groups)
+	if len(groups) <= MaxGroups {
+		return groups
+	}
+	slices.SortStableFunc(groups, func(a, b store.GroupFigures) int { return size(b) - size(a) })
+	others := store.FleetFigures{}
+	for _, g := range groups[MaxGroups-1:] {
+		for status, n := range g.Status {
+			others.Add("(others)", status, n, store.GroupFigures{})
+		}
+		others.Add("(others)", pki.DeviceEnrolled, 0, g)
+	}
+	return append(groups[:MaxGroups-1:MaxGroups-1], others.Fleet().Groups...)
 }
 
 // Refusals returns how many requests were refused on the last days, today among them.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"math"
 	"net"
 	"net/http"
@@ -16,7 +17,9 @@ import (
 
 	"github.com/certwright/certwright/pkg/ca"
 	"github.com/certwright/certwright/pkg/crl"
+	"github.com/certwright/certwright/pkg/device"
 	"github.com/certwright/certwright/pkg/fault"
+	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/store"
 )
 
@@ -234,7 +237,38 @@ func (s *Server) facts() []fact {
 	clockRight := func() bool { _, err := s.clock.Check(); return err == nil }
 	kind := s.storeKind()
 
+	fleet := func(each func(g store.GroupFigures)) {
+		ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout/2)
+		defer cancel()
+		// Counted once in a while, however often somebody scrapes; what cannot be counted now has no sample.
+		if figures, _, err := s.devices.Fleet(ctx); err == nil {
+			for _, g := range device.Largest(figures) {
+				each(g)
+			}
+		}
+	}
+
 	list := []fact{
+		{"certwright_fleet_devices", "Devices in the registry.", []string{"group", "status"}, func(put func(float64, ...string)) {
+			fleet(func(g store.GroupFigures) {
+				for _, status := range pki.DeviceStatuses() {
+					put(float64(g.Status[status]), g.Group, status.String())
+				}
+			})
+		}},
+		{"certwright_fleet_certificates", "Enrolled devices by the state of their newest certificate: revoked, ended, or ending within so many days.", []string{"group", "state"}, func(put func(float64, ...string)) {
+			fleet(func(g store.GroupFigures) {
+				for state, n := range map[string]int{"revoked": g.Revoked, "ended": g.Ended, "7d": g.In7, "30d": g.In30, "90d": g.In90} {
+					put(float64(n), g.Group, state)
+				}
+			})
+		}},
+		{"certwright_fleet_failing", "Devices of which a request, or a renewal, was refused since their newest certificate.", []string{"group", "request"}, func(put func(float64, ...string)) {
+			fleet(func(g store.GroupFigures) {
+				put(float64(g.Failing), g.Group, "any")
+				put(float64(g.FailingRenewals), g.Group, "renewal")
+			})
+		}},
 		{"certwright_scep_operations_total", "SCEP messages by operation and outcome; operation legacy counts messages that a legacy switch let in.", []string{"operation", "outcome"}, func(put func(float64, ...string)) {
 			for _, c := range s.scep.Counts() {
 				put(float64(c.Number), c.Operation, c.Outcome)
