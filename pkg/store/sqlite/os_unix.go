@@ -6,12 +6,17 @@ import (
 	"errors"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/certwright/certwright/pkg/fault"
 )
 
 // noFollow refuses a symbolic link in place of a file.
 const noFollow = syscall.O_NOFOLLOW
+
+// lockWait is how long lockFile waits. A child of the process that had the store keeps the lock from its fork to its exec,
+// although the store is closed.
+const lockWait = time.Second
 
 // lockFile takes the lock that says "this process has the store". The kernel gives it back when the process ends,
 // however it ends.
@@ -20,7 +25,12 @@ func lockFile(path string) (*os.File, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "the lock beside the database cannot be opened")
 	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	for end := time.Now().Add(lockWait); ; time.Sleep(lockWait / 50) {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) || time.Now().After(end) {
+			break
+		}
+	}
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		f.Close()
 		return nil, fault.New(fault.Conflict, "another process has the database open").
