@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -15,15 +16,18 @@ func newChallengeCommand(env *environment) *cobra.Command {
 		Use:     "challenge",
 		GroupID: groupDevices,
 		Short:   "Make, list and revoke one-time challenges, with which devices enroll",
-		Example: "  certwright challenge new --subject CN=sensor-17 --device sensor-17\n  certwright challenge list --open",
+		Example: `  certwright challenge new --subject CN=sensor-17 --device sensor-17
+  certwright challenge import devices.csv --out challenges.csv
+  certwright challenge list --open`,
 	}
 	conn := connect(env, cmd)
-	return group(cmd, newChallengeNewCommand(env, conn), newChallengeListCommand(env, conn), newChallengeRevokeCommand(env, conn))
+	return group(cmd, newChallengeNewCommand(env, conn), newChallengeImportCommand(env, conn), newChallengeListCommand(env, conn), newChallengeRevokeCommand(env, conn))
 }
 
 func newChallengeNewCommand(env *environment, conn *connection) *cobra.Command {
 	var r client.CreateChallengeRequest
 	var out string
+	var count int
 	cmd := &cobra.Command{
 		Use:   "new",
 		Short: "Make a one-time challenge, whose text is shown once",
@@ -31,8 +35,12 @@ func newChallengeNewCommand(env *environment, conn *connection) *cobra.Command {
 standard output, once: it cannot be had again.
 
 With --subject or --san the certificate gets exactly these names, and a request for others is refused. Without them the
-device can have every name that the profile allows. A challenge lives a day unless --validity says otherwise.`,
+device can have every name that the profile allows. A challenge lives a day unless --validity says otherwise.
+
+With --count so many are made for devices that are not known yet, and written to a CSV file; see «certwright challenge
+import» for many devices that are.`,
 		Example: `  certwright challenge new --subject CN=sensor-17 --san DNS:sensor-17.example.com --device sensor-17
+  certwright challenge new --count 500 --point phones --validity 30d --out challenges.csv
   certwright challenge new --validity 7d --note "spare part for hall 3" --out challenge.txt
   pki --scep --password "$(certwright challenge new)" --url http://pki.example.com/scep/default ...`,
 		Args: takes(),
@@ -46,6 +54,7 @@ device can have every name that the profile allows. A challenge lives a day unle
 	f.StringVar(&r.Note, "note", "", "a `text` for people")
 	f.StringVar(&r.Validity, "validity", "", "how long it can be used, a `time` as in 7d (default 24h)")
 	f.StringVar(&out, "out", "", "write the challenge to this new `file`, mode 0600, instead of printing it")
+	f.IntVar(&count, "count", 0, "make this `many`, and write them to --out as CSV")
 	output := outputFlag(cmd)
 	create := conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {
 		c, err := api.CreateChallenge(cmd.Context(), r)
@@ -85,6 +94,21 @@ device can have every name that the profile allows. A challenge lives a day unle
 				return misuse(cmd, "", "--validity: %s", err)
 			}
 		}
+		if f.Changed("count") {
+			switch {
+			case count < 1 || count > maxImport:
+				return misuse(cmd, "", "--count: 1 to %d", maxImport)
+			case out == "":
+				return misuse(cmd, "", "--count goes with --out, the file that they are written to")
+			case r.Device != "" || r.Subject != "" || len(r.SANs) > 0:
+				return misuse(cmd, "«certwright challenge import» makes one for each device of a file", "--count is for challenges that name no device")
+			}
+			return conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {
+				point := r.Point
+				r.Point = ""
+				return (&challengeJob{env: env, api: api, point: point, out: out, wishes: slices.Repeat([]client.CreateChallengeRequest{r}, count)}).run(cmd.Context())
+			})(cmd, args)
+		}
 		if err := newOut(out); err != nil {
 			return err
 		}
@@ -106,6 +130,7 @@ func newChallengeListCommand(env *environment, conn *connection) *cobra.Command 
 	f.BoolVar(&q.Open, "open", false, "only those that can be used")
 	f.StringVar(&q.Point, "point", "", "only those of the enrollment point with this `name`")
 	f.StringVar(&q.Device, "device", "", "only those of the device with this `name`")
+	f.StringVar(&q.Batch, "batch", "", "only those of the batch with this `name`")
 	f.IntVar(&limit, "limit", 50, "show at most this `many`; 0 shows all")
 	output := outputFlag(cmd)
 	cmd.RunE = conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {
@@ -156,19 +181,58 @@ func pages[T any](limit int, page func(n int, cursor string) ([]T, string, error
 }
 
 func newChallengeRevokeCommand(env *environment, conn *connection) *cobra.Command {
+	var some client.ChallengeSelection
+	var yes bool
 	cmd := &cobra.Command{
-		Use:     "revoke ID",
-		Short:   "Revoke a one-time challenge that was not used",
-		Example: "  certwright challenge revoke K7Q2M4XAZ3",
-		Args:    takes("ID"),
+		Use:   "revoke [ID]...",
+		Short: "Revoke one-time challenges that were not used",
+		Long: `Revoke one-time challenges that were not used: some by their ids, or all of a batch, a device or an enrollment point.
+Of the last three all that are given must match.`,
+		Example: `  certwright challenge revoke K7Q2M4XAZ3
+  certwright challenge revoke --batch HALL-3
+  certwright challenge revoke --point phones --yes`,
+		Args: takes("[ID]..."),
 	}
-	cmd.RunE = conn.call(func(cmd *cobra.Command, api *client.Client, args []string) error {
-		id, _, _ := strings.Cut(args[0], "-") // the text of a challenge names it as well
-		if err := api.RevokeChallenge(cmd.Context(), id); err != nil {
-			return err
+	f := cmd.Flags()
+	f.StringVar(&some.Batch, "batch", "", "all of the batch with this `name`")
+	f.StringVar(&some.Device, "device", "", "all of the device with this `name`")
+	f.StringVar(&some.Point, "point", "", "all of the enrollment point with this `name`")
+	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
+	revoke := conn.call(func(cmd *cobra.Command, api *client.Client, args []string) error {
+		if len(args) == 0 {
+			if !yes && interactive(env.in) {
+				ok, err := confirm(cmd.Context(), env, "Revoke every open challenge of "+some.String()+"?")
+				if err != nil {
+					return err
+				}
+				if !ok {
+					return failure("", "not confirmed, nothing was changed")
+				}
+			}
+			n, err := api.RevokeChallenges(cmd.Context(), some)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(env.out, "%d challenges are revoked\n", n)
+			return nil
 		}
-		fmt.Fprintf(env.out, "challenge %s is revoked\n", visible(id))
+		for _, text := range args {
+			id, _, _ := strings.Cut(text, "-") // the text of a challenge names it as well
+			if err := api.RevokeChallenge(cmd.Context(), id); err != nil {
+				return err
+			}
+			fmt.Fprintf(env.out, "challenge %s is revoked\n", visible(id))
+		}
 		return nil
 	})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		switch selected := some != (client.ChallengeSelection{}); {
+		case len(args) == 0 && !selected:
+			return misuse(cmd, "", "ID is missing, or one of --batch, --device and --point")
+		case len(args) > 0 && selected:
+			return misuse(cmd, "", "ids and --batch, --device, --point exclude each other")
+		}
+		return revoke(cmd, args)
+	}
 	return cmd
 }

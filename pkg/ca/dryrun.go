@@ -2,10 +2,16 @@ package ca
 
 import (
 	"context"
+	"crypto"
 	"crypto/x509"
+	"errors"
+	"sync"
+	"time"
 
+	"github.com/certwright/certwright/pkg/csr"
 	"github.com/certwright/certwright/pkg/der"
 	"github.com/certwright/certwright/pkg/fault"
+	"github.com/certwright/certwright/pkg/issuer"
 	"github.com/certwright/certwright/pkg/keys"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/profile"
@@ -89,3 +95,80 @@ func (a *Authority) signDryRun(p *Profile, c profile.Contents, fields der.Certif
 	fields.SerialNumber = []byte(dryRunSerial)
 	return sign(t, &fields, signer)
 }
+
+// CheckNames goes the way of Issue as far as the profile and the issuer judge names, for a request without CSR whose subject
+// and alternative names are settled beforehand. A nil subject or nil names are left to the request: whatever fits the others
+// is taken for it. What a request's key or origin would be refused for is left aside. Errors are faults of the kinds
+// BadRequest, PolicyRefused and NotFound.
+func (a *Authority) CheckNames(r Request) error {
+	p, err := a.Profile(r.Profile)
+	if err != nil {
+		return err
+	}
+	i, err := a.cfg.Issuers.Current().Issuer(r.Issuer)
+	if err != nil {
+		return err
+	}
+	now, err := a.cfg.Clock.Check()
+	if err != nil {
+		return err
+	}
+	var first error
+	for _, wish := range likely(r) {
+		r.CSR = wish
+		err := a.checkNames(i.Current, p, r, now)
+		if err == nil {
+			return nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// likely are requests that a device with these names may send.
+func likely(r Request) []*csr.Request {
+	list := []*csr.Request{{}}
+	switch {
+	case r.SANs == nil:
+		for _, attribute := range r.Subject {
+			if attribute.Type.Equal(pki.OIDCommonName) {
+				list = append(list, &csr.Request{SANs: []der.GeneralName{der.DNSName(attribute.Value)}})
+			}
+		}
+	case r.Subject == nil:
+		for _, n := range r.SANs {
+			if n.Text != "" {
+				list = append(list, &csr.Request{Subject: []der.Attribute{{Type: pki.OIDCommonName, Value: n.Text}}})
+				break
+			}
+		}
+	}
+	return list
+}
+
+func (a *Authority) checkNames(key *issuer.Key, p *Profile, r Request, now time.Time) error {
+	for _, pub := range sampleKeys() {
+		_, _, err := a.prepare(key, p, r, pub, nil, now)
+		if fault.Is(err, fault.BadPublicKey) {
+			continue
+		}
+		if f, ok := errors.AsType[*fault.Error](err); ok && (f.Kind == fault.PolicyRefused || f.Kind == fault.BadRequest) && (f.Field == "subject" || f.Field == "sans") {
+			return err
+		}
+		return nil
+	}
+	return nil
+}
+
+// sampleKeys are public keys of the kinds that profiles certify. Nobody signs anything for them.
+var sampleKeys = sync.OnceValue(func() []crypto.PublicKey {
+	var list []crypto.PublicKey
+	for _, a := range []keys.Algorithm{keys.P256, keys.RSA2048, keys.Ed25519} {
+		if k, err := keys.Generate(a); err == nil {
+			list = append(list, k.Public())
+		}
+	}
+	return list
+})

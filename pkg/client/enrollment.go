@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -140,6 +141,7 @@ type Challenge struct {
 	SANs      []string   `json:"sans,omitempty"`
 	Device    string     `json:"device,omitempty"`
 	Note      string     `json:"note,omitempty"`
+	Batch     string     `json:"batch,omitempty"`
 	Status    string     `json:"status"` // open, used, expired or revoked
 	CreatedAt time.Time  `json:"created_at"`
 	CreatedBy string     `json:"created_by"`
@@ -170,10 +172,10 @@ func (c *Client) CreateChallenge(ctx context.Context, r CreateChallengeRequest) 
 
 // ChallengeQuery narrows a list of challenges. The zero value asks for everything.
 type ChallengeQuery struct {
-	Point, Device string
-	Open          bool // only those that can be used
-	Limit         int  // 0 means 100
-	Cursor        string
+	Point, Device, Batch string
+	Open                 bool // only those that can be used
+	Limit                int  // 0 means 100
+	Cursor               string
 }
 
 // Challenges returns a page, newest first, and the cursor of the next one, empty on the last.
@@ -181,6 +183,7 @@ func (c *Client) Challenges(ctx context.Context, q ChallengeQuery) ([]Challenge,
 	v := pageQuery(q.Limit, q.Cursor)
 	set(v, "point", q.Point)
 	set(v, "device", q.Device)
+	set(v, "batch", q.Batch)
 	if q.Open {
 		v.Set("open", "true")
 	}
@@ -205,6 +208,60 @@ func set(v url.Values, name, value string) {
 	if value != "" {
 		v.Set(name, value)
 	}
+}
+
+// BulkChallengesRequest asks for up to 1000 challenges.
+type BulkChallengesRequest struct {
+	Point      string                   `json:"point,omitempty"`
+	Batch      string                   `json:"batch,omitempty"`   // empty: the server draws one
+	DryRun     bool                     `json:"dry_run,omitempty"` // check everything, make nothing
+	Challenges []CreateChallengeRequest `json:"challenges"`        // without Point
+}
+
+// MadeChallenge is a challenge of many.
+type MadeChallenge struct {
+	ID        string    `json:"id"`
+	Device    string    `json:"device,omitempty"`
+	Subject   string    `json:"subject,omitempty"`
+	ExpiresAt time.Time `json:"expires_at"`
+	Challenge string    `json:"challenge"`
+}
+
+// CreateChallenges makes many challenges, or none. The Field of an *Error names the row, as in challenges[3].subject.
+func (c *Client) CreateChallenges(ctx context.Context, r BulkChallengesRequest) (batch string, made []MadeChallenge, err error) {
+	var out struct {
+		Batch      string          `json:"batch"`
+		Challenges []MadeChallenge `json:"challenges"`
+	}
+	err = c.do(ctx, http.MethodPost, "/challenges/bulk", nil, r, &out)
+	return out.Batch, out.Challenges, err
+}
+
+// ChallengeSelection says which challenges. All that is not empty must match.
+type ChallengeSelection struct {
+	Batch  string `json:"batch,omitempty"`
+	Device string `json:"device,omitempty"`
+	Point  string `json:"point,omitempty"`
+}
+
+// String says which they are, for people.
+func (s ChallengeSelection) String() string {
+	var words []string
+	for _, w := range [][2]string{{"batch", s.Batch}, {"device", s.Device}, {"enrollment point", s.Point}} {
+		if w[1] != "" {
+			words = append(words, w[0]+" "+w[1])
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
+// RevokeChallenges ends every challenge of a selection that can be used, and tells how many.
+func (c *Client) RevokeChallenges(ctx context.Context, s ChallengeSelection) (int, error) {
+	var out struct {
+		Revoked int `json:"revoked"`
+	}
+	err := c.do(ctx, http.MethodPost, "/challenges/revoke", nil, s, &out)
+	return out.Revoked, err
 }
 
 // RevokeChallenge ends a challenge.

@@ -7,14 +7,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/certwright/certwright/pkg/audit"
 	"github.com/certwright/certwright/pkg/auth"
-	"github.com/certwright/certwright/pkg/enrollment"
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/issuer"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/problem"
-	"github.com/certwright/certwright/pkg/profile"
 	"github.com/certwright/certwright/pkg/store"
 )
 
@@ -24,6 +21,8 @@ type EnrollmentStore interface {
 	store.Challenges
 	store.Enrollments
 	NotificationBacklogs(ctx context.Context) ([]store.NotificationBacklog, error)
+	// Device is that of store.Devices.
+	Device(ctx context.Context, id string) (pki.Device, error)
 }
 
 // Decisions settle requests that wait for a person.
@@ -74,196 +73,6 @@ func (a *api) rotateRA(ctx context.Context, in *rotateRAInput) (*raOutput, error
 	}
 	c := a.RAs.Certificate(i.ID)
 	return &raOutput{Body: RACertificate{Serial: hex.EncodeToString(c.SerialNumber.Bytes()), NotAfter: c.NotAfter, PEM: string(issuer.EncodePEM(c))}}, nil
-}
-
-// Challenge is a one-time enrollment challenge as the API shows it.
-type Challenge struct {
-	ID        string     `json:"id"`
-	Point     string     `json:"point"`
-	Profile   string     `json:"profile,omitempty" doc:"Absent: the point's"`
-	Subject   string     `json:"subject,omitempty" doc:"The only subject that it allows; absent: any that the profile allows"`
-	SANs      []string   `json:"sans,omitempty" doc:"The subject alternative names of the certificate"`
-	Device    string     `json:"device,omitempty"`
-	Note      string     `json:"note,omitempty"`
-	Status    string     `json:"status" enum:"open,used,expired,revoked"`
-	CreatedAt time.Time  `json:"created_at"`
-	CreatedBy string     `json:"created_by"`
-	ExpiresAt time.Time  `json:"expires_at"`
-	UsedAt    *time.Time `json:"used_at,omitempty"`
-	UsedBy    string     `json:"used_by,omitempty" doc:"Id of the certificate; absent while its request waits"`
-	RevokedAt *time.Time `json:"revoked_at,omitempty"`
-	Failures  int        `json:"failures" doc:"How often it was tried with a wrong secret"`
-	Challenge string     `json:"challenge,omitempty" doc:"The challenge itself, for the device; shown once, when it is created"`
-}
-
-func (a *api) challenge(c pki.Challenge) Challenge {
-	out := Challenge{
-		ID: c.ID, Point: c.Point, Profile: c.Profile, Subject: c.Subject, SANs: c.SANs, Device: c.Device, Note: c.Note, Status: "open",
-		CreatedAt: c.CreatedAt, CreatedBy: c.CreatedBy, ExpiresAt: c.ExpiresAt, Failures: c.Failures,
-	}
-	if c.UsedBy != (pki.Fingerprint{}) {
-		out.UsedBy = c.UsedBy.String()
-	}
-	switch {
-	case !c.UsedAt.IsZero():
-		out.Status, out.UsedAt = "used", &c.UsedAt
-	case !c.RevokedAt.IsZero():
-		out.Status, out.RevokedAt = "revoked", &c.RevokedAt
-	case !a.Now().Before(c.ExpiresAt):
-		out.Status = "expired"
-	}
-	return out
-}
-
-type createChallengeInput struct {
-	Body struct {
-		Point    string   `json:"point,omitempty" doc:"The enrollment point that it opens; default if absent" maxLength:"63"`
-		Profile  string   `json:"profile,omitempty" doc:"Another profile than the point's" maxLength:"100"`
-		Subject  string   `json:"subject,omitempty" doc:"Allow this subject alone, as in CN=sensor-17,O=Example" maxLength:"1000"`
-		SANs     []string `json:"sans,omitempty" doc:"Give the certificate exactly these names, as in DNS:sensor-17.example.com" maxItems:"100"`
-		Device   string   `json:"device,omitempty" doc:"Recorded with the certificate" maxLength:"200"`
-		Note     string   `json:"note,omitempty" doc:"For people" maxLength:"200"`
-		Validity string   `json:"validity,omitempty" doc:"How long it can be used, as in 7d; 24h if absent, at most 1y" maxLength:"32"`
-	}
-}
-
-type challengeOutput struct {
-	CacheControl string `header:"Cache-Control"`
-	Body         Challenge
-}
-
-// How long a challenge can be used.
-const (
-	defaultChallengeLife = 24 * time.Hour
-	maxChallengeLife     = 365 * 24 * time.Hour
-)
-
-func (a *api) createChallenge(ctx context.Context, in *createChallengeInput) (*challengeOutput, error) {
-	p := principal(ctx)
-	now, err := a.Clock.Check()
-	if err != nil {
-		return nil, err
-	}
-	now = now.Truncate(time.Microsecond)
-	if in.Body.Point == "" {
-		in.Body.Point = enrollment.DefaultPoint
-	}
-	point, err := a.Points.Point(in.Body.Point)
-	if err != nil {
-		return nil, err
-	}
-	i, err := a.Issuers.Current().Issuer(point.Issuer())
-	if err != nil {
-		return nil, err
-	}
-	wanted := point.Profile()
-	if in.Body.Profile != "" {
-		if err := a.deviceProfile(in.Body.Profile); err != nil {
-			return nil, err
-		}
-		wanted = in.Body.Profile
-	}
-	if err := auth.MayUse(p, i.Name, wanted); err != nil {
-		return nil, err
-	}
-	if in.Body.Subject != "" {
-		subject, err := profile.ParseSubject(in.Body.Subject)
-		if err != nil {
-			return nil, err
-		}
-		in.Body.Subject = profile.FormatSubject(subject)
-	}
-	if _, err := profile.ParseSANs(in.Body.SANs...); err != nil {
-		return nil, err
-	}
-	for field, text := range map[string]string{"device": in.Body.Device, "note": in.Body.Note} {
-		if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-			return nil, fault.New(fault.BadRequest, "it has a control character").WithField(field)
-		}
-	}
-	life := defaultChallengeLife
-	if in.Body.Validity != "" {
-		if life, err = parseValidity(in.Body.Validity); err != nil {
-			return nil, err
-		}
-		if life > maxChallengeLife {
-			return nil, fault.New(fault.BadRequest, "a challenge can be used for at most %s", profile.Duration(maxChallengeLife)).WithField("validity")
-		}
-	}
-	text, c := enrollment.NewChallenge()
-	c.Point, c.Profile, c.Subject, c.SANs, c.Device, c.Note = point.Name(), in.Body.Profile, in.Body.Subject, in.Body.SANs, in.Body.Device, in.Body.Note
-	c.CreatedAt, c.CreatedBy, c.ExpiresAt = now, p.Name, now.Add(life)
-	detail := map[string]string{"point": c.Point, "expires_at": c.ExpiresAt.Format(time.RFC3339)}
-	for name, value := range map[string]string{"subject": c.Subject, "sans": strings.Join(c.SANs, ", "), "device": c.Device, "profile": c.Profile, "note": c.Note} {
-		if value != "" {
-			detail[name] = value
-		}
-	}
-	if err := a.Enrollments.CreateChallenges(ctx, []pki.Challenge{c}, a.record(ctx, now, audit.ActionChallenge, "challenge/"+c.ID, detail)); err != nil {
-		return nil, err
-	}
-	out := &challengeOutput{CacheControl: "no-store", Body: a.challenge(c)}
-	out.Body.Challenge = text
-	return out, nil
-}
-
-type listChallengesInput struct {
-	Point  string `query:"point" doc:"Of this enrollment point" maxLength:"63"`
-	Device string `query:"device" doc:"Of this device" maxLength:"200"`
-	Open   bool   `query:"open" doc:"Only those that can be used"`
-	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Challenges on a page"`
-	Cursor string `query:"cursor" doc:"As the page before gave it in next" maxLength:"512"`
-}
-
-type challengesOutput struct {
-	Body struct {
-		Challenges []Challenge `json:"challenges"`
-		Next       string      `json:"next,omitempty" doc:"Cursor of the next page; absent on the last"`
-	}
-}
-
-func (a *api) listChallenges(ctx context.Context, in *listChallengesInput) (*challengesOutput, error) {
-	if err := wholly(principal(ctx)); err != nil {
-		return nil, err
-	}
-	done, err := a.searches.take(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	f := store.ChallengeFilter{Point: in.Point, Device: in.Device}
-	if in.Open {
-		f.OpenAt = a.Now()
-	}
-	list, next, err := a.Enrollments.ListChallenges(ctx, f, store.Page{Limit: in.Limit, Cursor: in.Cursor})
-	if err != nil {
-		return nil, err
-	}
-	out := &challengesOutput{}
-	out.Body.Challenges, out.Body.Next = []Challenge{}, next
-	for _, c := range list {
-		out.Body.Challenges = append(out.Body.Challenges, a.challenge(c))
-	}
-	return out, nil
-}
-
-type challengeIDInput struct {
-	ID string `path:"id" doc:"The challenge's id" maxLength:"64"`
-}
-
-func (a *api) revokeChallenge(ctx context.Context, in *challengeIDInput) (*struct{}, error) {
-	now, err := a.Clock.Check()
-	if err != nil {
-		return nil, err
-	}
-	c, err := a.Enrollments.Challenge(ctx, strings.ToUpper(in.ID))
-	if err != nil {
-		return nil, err
-	}
-	if err := a.mayDecide(ctx, c.Point, c.Profile); err != nil {
-		return nil, err
-	}
-	return nil, a.Enrollments.RevokeChallenge(ctx, c.ID, now, a.record(ctx, now, audit.ActionChallengeEnd, "challenge/"+c.ID, map[string]string{"point": c.Point}))
 }
 
 // wholly refuses principals that are limited: what is asked for is not of one issuer or profile.

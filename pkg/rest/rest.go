@@ -201,6 +201,8 @@ func (a *api) routes() {
 	route(a, administrate, http.MethodPost, "/issuers/{issuer}/ra/rotate", "rotateRA", "Enrollment", "Give the RA of an issuer a new key", a.rotateRA)
 	route(a, readAll, http.MethodGet, "/challenges", "listChallenges", "Enrollment", "List one-time challenges, newest first", a.listChallenges)
 	route(a, handOutKey, http.MethodPost, "/challenges", "createChallenge", "Enrollment", "Create a one-time challenge; its text is shown once", a.createChallenge)
+	route(a, handOutKey, http.MethodPost, "/challenges/bulk", "createChallenges", "Enrollment", "Create up to 1000 one-time challenges; their texts are shown once", a.createChallenges)
+	route(a, operate, http.MethodPost, "/challenges/revoke", "revokeChallenges", "Enrollment", "Revoke every one-time challenge of a batch, a device or an enrollment point that was not used", a.revokeChallenges)
 	route(a, operate, http.MethodDelete, "/challenges/{id}", "revokeChallenge", "Enrollment", "Revoke a one-time challenge", a.revokeChallenge)
 	route(a, readAll, http.MethodGet, "/enrollments", "listEnrollments", "Enrollment", "List requests that wait, or have waited, for a person, newest first", a.listEnrollments)
 	route(a, operate, http.MethodPost, "/enrollments/{id}/approve", "approveEnrollment", "Enrollment", "Approve a request: its certificate is issued", a.approveEnrollment)
@@ -336,6 +338,9 @@ func replaceHumaErrors() {
 	}
 }
 
+// maxBulkBytes is the longest body of a request that makes a thousand things.
+const maxBulkBytes = 2 << 20
+
 // route registers one row of the table. Who asks is settled before anything of the request is read.
 func route[I, O any](a *api, acc access, method, path, id, tag, summary string, handler func(context.Context, *I) (*O, error)) {
 	op := huma.Operation{
@@ -400,6 +405,9 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 	case "exportCertificates", "exportDevices", "followAudit":
 		limit = 0 // streams: each of their steps is bounded
 	}
+	if id == "createChallenges" {
+		op.MaxBodyBytes = max(op.MaxBodyBytes, maxBulkBytes)
+	}
 	op.Responses = files(id)
 	op.Middlewares = huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
 		if limit != 0 {
@@ -462,7 +470,7 @@ func (a *api) admit(ctx huma.Context, acc access) (pki.Principal, error) {
 		return p, err
 	}
 	if acc.tls && r.TLS == nil {
-		return p, fault.New(fault.BadRequest, "a private key is handed out over TLS only")
+		return p, fault.New(fault.BadRequest, "the answer holds a private key or a challenge: over TLS only")
 	}
 	return p, nil
 }

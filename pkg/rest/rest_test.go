@@ -402,6 +402,8 @@ var matrix = map[string]string{ // nobody, auditor, enroller, operator, administ
 	"POST /issuers/{issuer}/ra/rotate":                  "A",
 	"GET /challenges":                                   "aoA",
 	"POST /challenges":                                  "oA",
+	"POST /challenges/bulk":                             "oA",
+	"POST /challenges/revoke":                           "oA",
 	"DELETE /challenges/{id}":                           "oA",
 	"GET /enrollments":                                  "aoA",
 	"POST /enrollments/{id}/approve":                    "oA",

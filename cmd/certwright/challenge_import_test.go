@@ -1,0 +1,41 @@
+package main
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/certwright/certwright/pkg/client"
+)
+
+func TestParseDevices(t *testing.T) {
+	t.Parallel()
+	wishes, lines, err := parseDevices([]byte("\xef\xbb\xbfSANs, Device ,note\r\nDNS:a  DNS:b,a,\r\n,\"two\nlines\",\"\"\n,'=c,x\n"), client.CreateChallengeRequest{Note: "spare", Profile: "p"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []client.CreateChallengeRequest{
+		{SANs: []string{"DNS:a", "DNS:b"}, Device: "a", Note: "spare", Profile: "p"}, {Device: "two\nlines", Note: "spare", Profile: "p"}, {Device: "=c", Note: "x", Profile: "p"},
+	}
+	if !reflect.DeepEqual(wishes, want) || !reflect.DeepEqual(lines, []int{2, 3, 5}) {
+		t.Errorf("%+v, lines %v", wishes, lines)
+	}
+	for text, part := range map[string]string{
+		"": "empty", "device\n": "no line with a device", "device,mac\na,b\n": `no column "mac"`, "device,device\n": "stands twice", "device,note\na\n": "line 2", "device\n\"a\n": "line",
+	} {
+		if _, _, err := parseDevices([]byte(text), client.CreateChallengeRequest{}); err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("%q: %v, want an error with %q", text, err, part)
+		}
+	}
+}
+
+func FuzzParseDevices(f *testing.F) {
+	f.Add([]byte("device,subject,sans,profile,validity,note\na,CN=a,DNS:a DNS:b,p,7d,x\n"))
+	f.Add([]byte("\xef\xbb\xbfdevice\n'=a\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		wishes, lines, err := parseDevices(text, client.CreateChallengeRequest{})
+		if err == nil && (len(wishes) == 0 || len(wishes) != len(lines)) {
+			t.Errorf("%q: %d wishes, %d lines", text, len(wishes), len(lines))
+		}
+	})
+}

@@ -1,0 +1,103 @@
+package rest
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/certwright/certwright/pkg/problem"
+)
+
+// Many challenges are made or none, and what cannot work is refused before anybody types it into a device.
+func TestChallengesInBulk(t *testing.T) {
+	r := newRig(t)
+	point := func(name, settings string) {
+		if w := r.send("administrator", "PUT", "/scep/points/"+name, `{"settings":`+settings+`}`); w.Code != http.StatusOK {
+			t.Fatalf("%s: %d %s", name, w.Code, w.Body)
+		}
+	}
+	point("named", `{"subject":"CN={device},O=Example"}`)
+	point("grouped", `{"subject":"CN={device},OU={group}"}`)
+	point("static", `{"challenges":["static"]}`)
+	for _, tt := range []struct {
+		name, who, body string
+		status          int
+		field           string
+	}{
+		{"nothing", "operator", `{"challenges":[]}`, 422, ""},
+		{"not for auditors", "auditor", `{"challenges":[{}]}`, 403, ""},
+		{"a batch with a space", "operator", `{"batch":"a b","challenges":[{}]}`, 400, "batch"},
+		{"no such point", "operator", `{"point":"none","challenges":[{}]}`, 404, "point"},
+		{"a point without one-time challenges", "operator", `{"point":"static","challenges":[{}]}`, 409, "point"},
+		{"a name that the profile refuses", "operator", `{"challenges":[{},{"sans":["DNS:a_b*.example.com"]}]}`, 0, "challenges[1].sans"},
+		{"no name", "operator", `{"challenges":[{"subject":"nonsense"}]}`, 400, "challenges[0].subject"},
+		{"no device", "operator", `{"challenges":[{"device":" a"}]}`, 400, "challenges[0].device"},
+		{"another subject than the point's", "operator", `{"point":"named","challenges":[{"device":"a","subject":"CN=a"}]}`, 0, "challenges[0].subject"},
+		{"a point that needs a device", "operator", `{"point":"named","challenges":[{}]}`, 0, "challenges[0].device"},
+		{"a device of which too little is known", "operator", `{"point":"grouped","challenges":[{"device":"a"}]}`, 0, "challenges[0].device"},
+		{"too long", "operator", `{"challenges":[{"validity":"2y"}]}`, 400, "challenges[0].validity"},
+	} {
+		w := r.withTLS(tt.who, "/challenges/bulk", tt.body, "")
+		p := decode[problem.Document](t, w)
+		if tt.status != 0 && w.Code != tt.status || w.Code < 400 || w.Code >= 500 || p.Field != tt.field {
+			t.Errorf("%s: %d, field %q: %s; want %d, %q", tt.name, w.Code, p.Field, w.Body, tt.status, tt.field)
+		}
+	}
+	var list struct{ Challenges []Challenge }
+	if r.must("auditor", "GET", "/challenges", nil, &list); len(list.Challenges) != 0 {
+		t.Fatalf("%d challenges were made of requests that were refused", len(list.Challenges))
+	}
+
+	var rows []string
+	for i := range maxChallenges {
+		rows = append(rows, fmt.Sprintf(`{"device":"d%d","subject":"O=Example,CN=d%d"}`, i, i))
+	}
+	body := `{"point":"named","batch":"hall-3","dry_run":%t,"challenges":[` + strings.Join(rows, ",") + `]}`
+	var made struct {
+		Batch      string
+		Challenges []MadeChallenge
+	}
+	w := r.withTLS("operator", "/challenges/bulk", fmt.Sprintf(body, true), "")
+	if made = decode[struct {
+		Batch      string
+		Challenges []MadeChallenge
+	}](t, w); w.Code != http.StatusOK || len(made.Challenges) != 0 {
+		t.Fatalf("a dry run: %d, %d challenges", w.Code, len(made.Challenges))
+	}
+	w = r.withTLS("operator", "/challenges/bulk", fmt.Sprintf(body, false), "")
+	if w.Code != http.StatusOK || w.Header().Get("Cache-Control") != "no-store" {
+		t.Fatalf("%d, %v: %s", w.Code, w.Header(), w.Body)
+	}
+	if made = decode[struct {
+		Batch      string
+		Challenges []MadeChallenge
+	}](t, w); len(made.Challenges) != maxChallenges || made.Batch != "hall-3" || made.Challenges[7].Device != "d7" || made.Challenges[7].Challenge == "" {
+		t.Fatalf("%d challenges of batch %q", len(made.Challenges), made.Batch)
+	}
+	r.must("auditor", "GET", "/challenges?batch=hall-3&limit=1000", nil, &list)
+	if len(list.Challenges) != maxChallenges || strings.Contains(fmt.Sprint(list), made.Challenges[7].Challenge) {
+		t.Errorf("%d challenges are listed, or a text among them", len(list.Challenges))
+	}
+	if w := r.send("auditor", "GET", "/audit?action=challenge.create", ""); strings.Count(w.Body.String(), `"challenge_batch/hall-3"`) != 1 || strings.Contains(w.Body.String(), made.Challenges[7].Challenge) {
+		t.Errorf("audited as %s", w.Body)
+	}
+
+	for _, tt := range []struct {
+		who, body string
+		status    int
+		revoked   int
+	}{
+		{"operator", `{}`, 400, 0},
+		{"auditor", `{"batch":"hall-3"}`, 403, 0},
+		{"operator", `{"batch":"hall-3","point":"default"}`, 200, 0},
+		{"operator", `{"batch":"hall-3","device":"d7"}`, 200, 1},
+		{"operator", `{"batch":"hall-3"}`, 200, maxChallenges - 1},
+		{"operator", `{"point":"named"}`, 200, 0},
+	} {
+		w := r.send(tt.who, "POST", "/challenges/revoke", tt.body)
+		if w.Code != tt.status || w.Code == 200 && !strings.Contains(w.Body.String(), fmt.Sprintf(`"revoked":%d}`, tt.revoked)) {
+			t.Errorf("revoke %s: %d %s; want %d, %d", tt.body, w.Code, w.Body, tt.status, tt.revoked)
+		}
+	}
+}
