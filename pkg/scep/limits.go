@@ -1,7 +1,9 @@
 package scep
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"net/netip"
 	"strconv"
 	"sync"
@@ -10,28 +12,28 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/certwright/certwright/pkg/audit"
+	"github.com/certwright/certwright/pkg/cms"
 	"github.com/certwright/certwright/pkg/enrollment"
 	"github.com/certwright/certwright/pkg/fault"
+	"github.com/certwright/certwright/pkg/pki"
 )
 
-// What a network address may fail: a fleet behind one address whose devices all have a wrong challenge is slowed down, and
-// goes on when that is mended. Requests that succeed cost nothing.
-const (
-	failuresPerSecond = 2
-	failuresBurst     = 200
-	maxSources        = 10_000
-)
+// maxSources is how many network addresses and certificates are remembered in each of two maps.
+const maxSources = 10_000
 
-// failures remembers how often each address has failed. When the young map is full it becomes the old one, and the old one
-// is forgotten. It is safe for concurrent use.
-type failures struct {
+// limits bound what a point takes. Each network address may fail so often at a point: a fleet behind one address whose
+// devices all have a wrong challenge is slowed down, and goes on when that is mended; requests that succeed cost nothing.
+// And a point may take so many messages. When the young map is full it becomes the old one, and the old one is forgotten.
+// It is safe for concurrent use.
+type limits struct {
 	now        func() time.Time
 	mu         sync.Mutex
-	young, old map[string]*rate.Limiter // guarded by mu
+	young, old map[string]*rate.Limiter // of failures; guarded by mu
+	messages   map[string]*rate.Limiter // by point, of those that have a bound; guarded by mu
 }
 
-func newFailures(now func() time.Time) *failures {
-	return &failures{now: now, young: map[string]*rate.Limiter{}}
+func newLimits(now func() time.Time) *limits {
+	return &limits{now: now, young: map[string]*rate.Limiter{}, messages: map[string]*rate.Limiter{}}
 }
 
 // network is what an address counts as: an IPv6 network that one host commonly has to itself. Loopback addresses are
@@ -51,49 +53,109 @@ func network(source string) (key string, counts bool) {
 	return source, true
 }
 
-func (f *failures) limiter(key string) *rate.Limiter {
-	l, ok := f.young[key]
-	if !ok {
-		if l, ok = f.old[key]; !ok {
-			l = rate.NewLimiter(failuresPerSecond, failuresBurst)
-		}
-		if len(f.young) >= maxSources {
-			f.young, f.old = make(map[string]*rate.Limiter, maxSources), f.young
-		}
-		f.young[key] = l
+// sourceKey names the failures of an address at a point. counts is false for addresses that are exempt.
+func sourceKey(point *enrollment.Point, source string) (key string, counts bool) {
+	address, counts := network(source)
+	return point.Name() + " " + address, counts
+}
+
+// signerKey names the failures of a certificate of ours at a point.
+func signerKey(point *enrollment.Point, f pki.Fingerprint) string {
+	return point.Name() + " " + f.String()
+}
+
+// known returns the failures of a key; nil if there were none. The caller holds mu.
+func (l *limits) known(key string) *rate.Limiter {
+	if f, ok := l.young[key]; ok {
+		return f
 	}
-	return l
+	return l.old[key]
 }
 
 // spend counts a failure.
-func (f *failures) spend(source string) {
-	key, counts := network(source)
-	if !counts {
-		return
+func (l *limits) spend(point *enrollment.Point, key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := l.known(key)
+	perMinute := point.Limits().FailuresPerMinute
+	if f == nil {
+		f = rate.NewLimiter(rate.Limit(float64(perMinute)/60), perMinute)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.limiter(key).AllowN(f.now(), 1)
+	if _, young := l.young[key]; !young {
+		if len(l.young) >= maxSources {
+			l.young, l.old = make(map[string]*rate.Limiter, maxSources), l.young
+		}
+		l.young[key] = f
+	}
+	now := l.now()
+	adjust(f, now, perMinute, perMinute)
+	f.AllowN(now, 1)
 }
 
-// wait returns 0 if an address may ask, and else how long until it may.
-func (f *failures) wait(source string) time.Duration {
-	key, counts := network(source)
-	if !counts {
+// adjust follows a point's settings when they have changed.
+func adjust(f *rate.Limiter, now time.Time, perMinute, burst int) {
+	if limit := rate.Limit(float64(perMinute) / 60); f.Limit() != limit {
+		f.SetLimitAt(now, limit)
+	}
+	if f.Burst() != burst {
+		f.SetBurstAt(now, burst)
+	}
+}
+
+// wait returns 0 if a key may ask, and else how long until it may.
+func (l *limits) wait(key string) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return missing(l.known(key), l.now())
+}
+
+// missing returns how long it takes until a limiter has one to give. A nil one always has.
+func missing(f *rate.Limiter, now time.Time) time.Duration {
+	if f == nil {
 		return 0
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	l, ok := f.young[key]
-	if !ok {
-		if l, ok = f.old[key]; !ok {
-			return 0
-		}
-	}
-	if missing := 1 - l.TokensAt(f.now()); missing > 0 {
-		return time.Duration(missing / failuresPerSecond * float64(time.Second))
+	if m := 1 - f.TokensAt(now); m > 0 {
+		return time.Duration(m / float64(f.Limit()) * float64(time.Second))
 	}
 	return 0
+}
+
+// take counts a message at a point. It returns 0 if the point takes it, and else how long until it takes one.
+func (l *limits) take(point *enrollment.Point) time.Duration {
+	in := point.Limits()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if in.PerMinute == 0 {
+		delete(l.messages, point.Name())
+		return 0
+	}
+	f, ok := l.messages[point.Name()]
+	if !ok {
+		f = rate.NewLimiter(rate.Limit(float64(in.PerMinute)/60), in.Burst)
+		l.messages[point.Name()] = f
+	}
+	now := l.now()
+	adjust(f, now, in.PerMinute, in.Burst)
+	if f.AllowN(now, 1) {
+		return 0
+	}
+	return missing(f, now)
+}
+
+// signer returns the certificate of ours that a message is signed with, if it is good: who has one is not held up by what
+// others do. It is looked for only in messages that would be held up, and the store is asked only about signatures that hold.
+func (h *Handler) signer(ctx context.Context, point *enrollment.Point, request *cms.PKIMessage) (f pki.Fingerprint, ok bool) {
+	i, err := h.cfg.Issuers.Current().Issuer(point.Issuer())
+	if err != nil {
+		return f, false
+	}
+	signer, err := request.Verify(cms.VerifyOptions{})
+	if err != nil || !bytes.Equal(signer.RawIssuer, i.Current.Certificate.RawSubject) || bytes.Equal(signer.RawIssuer, signer.RawSubject) {
+		return f, false
+	}
+	f = sha256.Sum256(signer.Raw)
+	record, err := h.cfg.Store.Certificate(ctx, f)
+	return f, err == nil && record.Revocation == nil && !h.cfg.Clock.Now().After(record.NotAfter)
 }
 
 // auditor writes refusals into the audit trail, at a rate at which a stranger cannot fill the store. What it leaves out it

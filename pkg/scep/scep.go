@@ -88,14 +88,14 @@ type Config struct {
 
 // Handler serves SCEP. It is safe for concurrent use.
 type Handler struct {
-	cfg      Config
-	log      *slog.Logger
-	failures *failures
-	auditor  *auditor
-	turns    chan struct{} // bounds how many messages are processed at a time
-	counts   counts
-	notes    notes
-	hooks    hooks
+	cfg     Config
+	log     *slog.Logger
+	limits  *limits
+	auditor *auditor
+	turns   chan struct{} // bounds how many messages are processed at a time
+	counts  counts
+	notes   notes
+	hooks   hooks
 }
 
 // messagesPerCPU is how many messages are processed at a time. Most wait for the store, which commits together what comes
@@ -110,7 +110,7 @@ func New(cfg Config) (*Handler, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	h := &Handler{cfg: cfg, log: cfg.Logger, turns: make(chan struct{}, messagesPerCPU*runtime.GOMAXPROCS(0)), failures: newFailures(cfg.Clock.Now)}
+	h := &Handler{cfg: cfg, log: cfg.Logger, turns: make(chan struct{}, messagesPerCPU*runtime.GOMAXPROCS(0)), limits: newLimits(cfg.Clock.Now)}
 	h.auditor = newAuditor(cfg.Clock.Now)
 	h.hooks.limit = rate.NewLimiter(failureNotesPerSecond, failureNotesBurst)
 	return h, nil
@@ -285,18 +285,28 @@ func (h *Handler) unavailable(ctx context.Context, w http.ResponseWriter, err er
 // pkiOperation answers PKIOperation (RFC 8894, Section 4.3).
 func (h *Handler) pkiOperation(ctx context.Context, w http.ResponseWriter, r *http.Request, point *enrollment.Point, message string) {
 	source := sourceOf(r)
-	refuse := func(status int, text string) {
-		h.counts.add("PKIOperation", "refused")
-		h.refuse(point, enrollment.ReasonMalformed)
-		h.failures.spend(source)
-		http.Error(w, text, status)
+	key, counts := sourceKey(point, source)
+	var wait time.Duration
+	if counts {
+		wait = h.limits.wait(key)
 	}
-	if wait := h.failures.wait(source); wait > 0 {
+	throttle := func() {
 		h.counts.add("PKIOperation", "throttled")
 		h.refuse(point, enrollment.ReasonThrottled)
 		w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
-		http.Error(w, "too many refused requests from this address; try again later", http.StatusTooManyRequests)
-		return
+		http.Error(w, "too many requests; try again later", http.StatusTooManyRequests)
+	}
+	refuse := func(status int, text string) {
+		if wait > 0 {
+			throttle()
+			return
+		}
+		h.counts.add("PKIOperation", "refused")
+		h.refuse(point, enrollment.ReasonMalformed)
+		if counts {
+			h.limits.spend(point, key)
+		}
+		http.Error(w, text, status)
 	}
 	var body []byte
 	var err error
@@ -329,10 +339,25 @@ func (h *Handler) pkiOperation(ctx context.Context, w http.ResponseWriter, r *ht
 		refuse(http.StatusBadRequest, "the SCEP message has no senderNonce of 16 octets")
 		return
 	}
+	if wait = max(wait, h.limits.take(point)); wait > 0 {
+		f, ok := h.signer(ctx, point, request)
+		if !ok {
+			throttle()
+			return
+		}
+		// It answers for itself alone.
+		key, counts = signerKey(point, f), true
+		if wait = h.limits.wait(key); wait > 0 {
+			throttle()
+			return
+		}
+	}
 	arrived := time.Now()
 	answer, err := h.answer(ctx, point, request, source, r.UserAgent())
 	if answer.failed() {
-		h.failures.spend(source)
+		if counts {
+			h.limits.spend(point, key)
+		}
 		wait := replyQuantum - time.Since(arrived)%replyQuantum
 		select {
 		case <-ctx.Done():
