@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -68,39 +70,100 @@ octets of the SHA-256 digest of its public key.`,
 }
 
 func newRequestApproveCommand(env *environment, conn *connection) *cobra.Command {
+	d := decision{env: env, verb: "approve"}
 	cmd := &cobra.Command{
-		Use: "approve ID...", Short: "Approve requests that wait: their certificates are issued", Args: takes("ID..."),
-		Example: "  certwright request approve VZ5KXQJ2T3M4A6BC",
+		Use: "approve [ID]...", Short: "Approve requests that wait: their certificates are issued", Args: takes("[ID]..."),
+		Example: "  certwright request approve VZ5KXQJ2T3M4A6BC\n  certwright request approve --all --point phones",
 	}
-	cmd.RunE = conn.call(func(cmd *cobra.Command, api *client.Client, args []string) error {
-		for _, id := range args {
-			e, err := api.ApproveEnrollment(cmd.Context(), id)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(env.out, "request %s is approved: certificate %s\n", visible(e.ID), visible(e.Certificate))
-		}
-		return nil
+	d.flags(cmd, conn, func(cmd *cobra.Command, api *client.Client, id string) (string, error) {
+		e, err := api.ApproveEnrollment(cmd.Context(), id)
+		return fmt.Sprintf("request %s is approved: certificate %s", e.ID, e.Certificate), err
 	})
 	return cmd
 }
 
 func newRequestDenyCommand(env *environment, conn *connection) *cobra.Command {
 	var reason string
+	d := decision{env: env, verb: "deny"}
 	cmd := &cobra.Command{
-		Use: "deny ID...", Short: "Deny requests that wait", Args: takes("ID..."),
-		Example: `  certwright request deny VZ5KXQJ2T3M4A6BC --reason "not one of ours"`,
+		Use: "deny [ID]...", Short: "Deny requests that wait", Args: takes("[ID]..."),
+		Example: "  certwright request deny VZ5KXQJ2T3M4A6BC --reason \"not one of ours\"\n  certwright request deny --all --point phones --yes",
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "a `text` for the device")
-	cmd.RunE = conn.call(func(cmd *cobra.Command, api *client.Client, args []string) error {
-		for _, id := range args {
-			e, err := api.DenyEnrollment(cmd.Context(), id, reason)
+	d.flags(cmd, conn, func(cmd *cobra.Command, api *client.Client, id string) (string, error) {
+		e, err := api.DenyEnrollment(cmd.Context(), id, reason)
+		return fmt.Sprintf("request %s is denied", e.ID), err
+	})
+	return cmd
+}
+
+// decision decides on requests that wait: some, or all of a point.
+type decision struct {
+	env      *environment
+	verb     string
+	all, yes bool
+	point    string
+}
+
+// flags adds the flags to a command, and has it decide by one.
+func (d *decision) flags(cmd *cobra.Command, conn *connection, one func(cmd *cobra.Command, api *client.Client, id string) (string, error)) {
+	f := cmd.Flags()
+	f.BoolVar(&d.all, "all", false, "all that wait now")
+	f.StringVar(&d.point, "point", "", "with --all: of the enrollment point with this `name` alone")
+	f.BoolVarP(&d.yes, "yes", "y", false, "do not ask, with --all")
+	run := conn.call(func(cmd *cobra.Command, api *client.Client, ids []string) error {
+		if d.all {
+			list, _, err := pages(0, func(n int, cursor string) ([]client.Enrollment, string, error) {
+				return api.Enrollments(cmd.Context(), client.EnrollmentQuery{Point: d.point, State: "pending", Limit: n, Cursor: cursor})
+			})
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(env.out, "request %s is denied\n", visible(e.ID))
+			for _, e := range list {
+				if e.State == "pending" { // and has not ended meanwhile
+					ids = append(ids, e.ID)
+				}
+			}
+			if len(ids) > 0 && !d.yes && interactive(d.env.in) {
+				ok, err := confirm(cmd.Context(), d.env, fmt.Sprintf("%d requests wait. %s all of them?", len(ids), strings.ToUpper(d.verb[:1])+d.verb[1:]))
+				if err != nil {
+					return err
+				}
+				if !ok {
+					return failure("", "not confirmed, nothing was changed")
+				}
+			}
+		}
+		failed := 0
+		for _, id := range ids {
+			done, err := one(cmd, api, id)
+			switch refusal, refused := errors.AsType[*client.Error](err); {
+			case err == nil:
+				fmt.Fprintln(d.env.out, visible(done))
+			case len(ids) == 1 || !refused || refusal.Status >= 500 || refusal.Status == 401:
+				return err
+			default: // the others can be decided all the same
+				failed++
+				report(d.env.err, fmt.Errorf("request %s: %s", visible(id), refusal.Error()))
+			}
+		}
+		switch {
+		case failed > 0:
+			return failure("", "%d of %d requests were not decided", failed, len(ids))
+		case len(ids) == 0:
+			fmt.Fprintln(d.env.out, "nothing waits")
 		}
 		return nil
 	})
-	return cmd
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 0 && !d.all:
+			return misuse(cmd, "", "ID... is missing, or --all")
+		case len(args) > 0 && d.all:
+			return misuse(cmd, "", "ids and --all exclude each other")
+		case d.point != "" && !d.all:
+			return misuse(cmd, "", "--point goes with --all")
+		}
+		return run(cmd, args)
+	}
 }
