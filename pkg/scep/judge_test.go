@@ -210,9 +210,12 @@ func (w *world) judge(a ask, now time.Time) verdict {
 	}
 	v := w.renew(g, a, s, t, now)
 	if v.answer != granted && good {
-		if e := w.enroll(g, a, s, t, good, now); !strings.HasPrefix(e.rule, "4.") { // its refusals let section 2 stand
+		e := w.enroll(g, a, s, t, good, now)
+		if !strings.HasPrefix(e.rule, "4.") { // its refusals let section 2 stand
 			return e
 		}
+		// Whether a challenge that is somebody else's is one for 2.7 is not said.
+		v.either = g.config.Renewal.Challenge
 	}
 	if v.answer == refused {
 		return v
@@ -222,7 +225,7 @@ func (w *world) judge(a ask, now time.Time) verdict {
 	}
 	if g.config.Renewal.Challenge {
 		v.token = t
-		v.either = t.device != "" && t.device != s.device
+		v.either = v.either || t.device != "" && t.device != s.device
 	}
 	return w.finish(g, a, v, now)
 }
