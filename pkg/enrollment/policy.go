@@ -597,7 +597,8 @@ func (d *decision) device() *Verdict {
 // key refuses a key of another device. A renewal with the key that it has is no new sharing.
 func (d *decision) key() *Verdict {
 	f := d.f
-	if d.Device == "" || f.Point.Legacy(LegacySharedKeys, f.Now) || d.Renewal && d.renews != nil && d.renews.SPKIHash == f.Key {
+	// An enrollment without a device has a key that no device has: it would be that one's.
+	if d.Device == "" && !d.Renewal || f.Point.Legacy(LegacySharedKeys, f.Now) || d.Renewal && d.renews != nil && d.renews.SPKIHash == f.Key {
 		return nil
 	}
 	if f.KeyDevices == nil {
