@@ -209,6 +209,10 @@ func (w *world) judge(a ask, now time.Time) verdict {
 		return no("1.3 the signer's device is not served")
 	}
 	v := w.renew(g, a, s, t, now)
+	const challengeToo = "2.7 a renewal takes a one-time challenge, too"
+	if v.answer == granted && g.config.Renewal.Challenge && t == nil {
+		v = no(challengeToo)
+	}
 	if v.answer != granted && good {
 		e := w.enroll(g, a, s, t, good, now)
 		if !strings.HasPrefix(e.rule, "4.") { // its refusals let section 2 stand
@@ -221,7 +225,7 @@ func (w *world) judge(a ask, now time.Time) verdict {
 		return v
 	}
 	if g.config.Renewal.Challenge && t == nil {
-		return no("2.7 a renewal takes a one-time challenge, too")
+		return no(challengeToo)
 	}
 	if g.config.Renewal.Challenge {
 		v.token = t
