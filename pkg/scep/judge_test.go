@@ -537,6 +537,25 @@ func (w *world) again(a ask, now time.Time) (m *memory, surely bool) {
 	return m, true
 }
 
+// remember puts a request in the place of what the point remembered under its key before: that waits no more.
+func (w *world) remember(m *memory) {
+	key := w.row(m.ask)
+	if old := w.rows[key]; old != nil && old.state == pki.EnrollmentPending {
+		old.state = 0
+	}
+	w.rows[key] = m
+}
+
+// several tells whether a poll for a request may mean another one, of the same transactionID.
+func (w *world) several(m *memory) bool {
+	for key, other := range w.rows {
+		if key.point == m.ask.point && key.id == m.ask.id && other != m {
+			return true
+		}
+	}
+	return false
+}
+
 func (w *world) signingKey(a ask) *rsa.PrivateKey {
 	if a.signer != nil {
 		return a.signer.key

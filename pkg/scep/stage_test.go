@@ -285,9 +285,9 @@ func (s *stage) try(a ask, ra *x509.Certificate, sent *scepraw.Sent) (outcome, e
 			return out, broken("%v", err)
 		}
 		out.got = h
-		s.world.rows[s.world.row(a)] = &memory{
+		s.world.remember(&memory{
 			ask: a, state: pki.EnrollmentIssued, issued: h, challenge: v.token, replaces: v.renews, ends: now.Add(s.world.gates[a.point].retryWindow()),
-		}
+		})
 		return out, nil
 	case out.Status == "0":
 		// A certificate from before: of the same key and point, and good.
@@ -313,7 +313,7 @@ func (s *stage) try(a ask, ra *x509.Certificate, sent *scepraw.Sent) (outcome, e
 		if m.id, err = s.waitingID(a); err != nil {
 			return out, broken("%v", err)
 		}
-		s.world.rows[s.world.row(a)] = m
+		s.world.remember(m)
 		return out, nil
 	}
 	switch {
@@ -492,6 +492,7 @@ func (s *stage) poll(m *memory, ra, issuer *x509.Certificate) (scepraw.Answer, e
 	switch {
 	case len(fresh) > 0:
 		return answer, fmt.Errorf("a poll issued a certificate: %s", m.ask.describe())
+	case s.world.several(m): // whose answer it is, nothing tells
 	case answer.Status == "0" && (m.issued == nil || !m.issued.cert.Equal(answer.Certificate)):
 		return answer, fmt.Errorf("a poll brought another request's certificate: %s", m.ask.describe())
 	case answer.Status == "0" && (m.issued.void || m.issued.ended(now) || !s.world.served(m.issued.device)):
