@@ -35,13 +35,14 @@ type oracleKind struct {
 // oracleKinds are the kinds of package scepraw, and those that only a front-end can tell: it reads what was decrypted.
 func oracleKinds(d *device) []*oracleKind {
 	public := d.ra.PublicKey.(*rsa.PublicKey)
-	good, weak := d.csr(staticText), weakCSR()
+	// All are made beforehand: what the client does just before it asks is in its times.
+	good, weak, other, none := d.csr(staticText), weakCSR(), d.csr("another challenge"), d.csr()
 	tampered := bytes.Clone(good)
 	tampered[len(tampered)-1] ^= 1
 	kinds := []*oracleKind{
 		{name: "a tampered CSR", make: func() scepraw.Envelope { return d.envelope(tampered) }},
-		{name: "a wrong challenge", make: func() scepraw.Envelope { return d.envelope(d.csr("another challenge")) }},
-		{name: "no challenge", make: func() scepraw.Envelope { return d.envelope(d.csr()) }},
+		{name: "a wrong challenge", make: func() scepraw.Envelope { return d.envelope(other) }},
+		{name: "no challenge", make: func() scepraw.Envelope { return d.envelope(none) }},
 		{name: "a weak key in it", make: func() scepraw.Envelope { return d.envelope(weak) }},
 	}
 	for _, b := range scepraw.BadEnvelopes() {
