@@ -382,6 +382,11 @@ func (t *transaction) enroll(messageData []byte, failure error) ([]byte, string,
 		err = failure
 	}
 	if err != nil {
+		// Whoever times the answers must not learn that it was decrypted: the store is asked as if it had been, and what
+		// is unavailable then is so now.
+		if _, err := t.h.cfg.Store.Request(t.ctx, t.nobody()); err != nil {
+			return nil, "", err
+		}
 		return nil, "", hidden(enrollment.ReasonChallenge, err)
 	}
 	// The request's own signature holds: nobody has changed what was encrypted.
@@ -400,6 +405,15 @@ func (t *transaction) enroll(messageData []byte, failure error) ([]byte, string,
 		}
 		return content, password, err
 	}
+}
+
+// nobody asks the store about a request that there is not: one with a challenge that nobody has, by a key that nobody has.
+func (t *transaction) nobody() store.RequestQuery {
+	q := store.RequestQuery{Point: t.point.Name(), TransactionID: t.request.TransactionID, Challenge: strings.Repeat("A", 10)}
+	if q.KeyDevices = !t.legacy(enrollment.LegacySharedKeys); t.own != nil {
+		q.Device = t.own.Device
+	}
+	return q
 }
 
 // decide applies the policy to a request and answers it: again, when it was answered before; else with a new certificate.
