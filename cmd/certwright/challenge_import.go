@@ -43,8 +43,8 @@ func newChallengeImportCommand(env *environment, conn *connection) *cobra.Comman
 input. Its first line names the columns: device, subject, sans (several names with spaces), profile, validity, note; any
 of them, in any order.
 
-Everything is checked first: one line with a mistake, and nothing is made. What is made is written as it comes, and is on
-disk before more are asked for. All belong to one batch, by which they are listed and revoked together.
+Everything is checked first: one line with a mistake, and nothing is made. What is made is written as it comes, and is
+on disk before more are asked for. All belong to one batch, by which they are listed and revoked together.
 
 In the written file a cell that a spreadsheet could take for a formula has an apostrophe before it.`,
 		Example: `  certwright challenge import devices.csv --out challenges.csv

@@ -1,9 +1,9 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"fmt"
-	"strings"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -70,43 +70,84 @@ octets of the SHA-256 digest of its public key.`,
 }
 
 func newRequestApproveCommand(env *environment, conn *connection) *cobra.Command {
-	d := decision{env: env, verb: "approve"}
+	d := decision{env: env, approve: true}
 	cmd := &cobra.Command{
 		Use: "approve [ID]...", Short: "Approve requests that wait: their certificates are issued", Args: takes("[ID]..."),
 		Example: "  certwright request approve VZ5KXQJ2T3M4A6BC\n  certwright request approve --all --point phones",
 	}
-	d.flags(cmd, conn, func(cmd *cobra.Command, api *client.Client, id string) (string, error) {
-		e, err := api.ApproveEnrollment(cmd.Context(), id)
-		return fmt.Sprintf("request %s is approved: certificate %s", e.ID, e.Certificate), err
-	})
+	d.flags(cmd, conn)
 	return cmd
 }
 
 func newRequestDenyCommand(env *environment, conn *connection) *cobra.Command {
-	var reason string
-	d := decision{env: env, verb: "deny"}
+	d := decision{env: env}
 	cmd := &cobra.Command{
 		Use: "deny [ID]...", Short: "Deny requests that wait", Args: takes("[ID]..."),
 		Example: "  certwright request deny VZ5KXQJ2T3M4A6BC --reason \"not one of ours\"\n  certwright request deny --all --point phones --yes",
 	}
-	cmd.Flags().StringVar(&reason, "reason", "", "a `text` for the device")
-	d.flags(cmd, conn, func(cmd *cobra.Command, api *client.Client, id string) (string, error) {
-		e, err := api.DenyEnrollment(cmd.Context(), id, reason)
-		return fmt.Sprintf("request %s is denied", e.ID), err
-	})
+	cmd.Flags().StringVar(&d.reason, "reason", "", "a `text` for the device")
+	d.flags(cmd, conn)
 	return cmd
 }
 
 // decision decides on requests that wait: some, or all of a point.
 type decision struct {
 	env      *environment
-	verb     string
+	approve  bool // else deny
+	reason   string
 	all, yes bool
 	point    string
 }
 
-// flags adds the flags to a command, and has it decide by one.
-func (d *decision) flags(cmd *cobra.Command, conn *connection, one func(cmd *cobra.Command, api *client.Client, id string) (string, error)) {
+// decisionsAtOnce is how many requests are decided by one call: few enough for their lines to show that something happens.
+const decisionsAtOnce = 100
+
+// tell says what was decided.
+func (d *decision) tell(e client.Enrollment) {
+	text := fmt.Sprintf("request %s is denied", e.ID)
+	if d.approve {
+		text = fmt.Sprintf("request %s is approved: certificate %s", e.ID, e.Certificate)
+	}
+	fmt.Fprintln(d.env.out, visible(text))
+}
+
+// one decides on one request.
+func (d *decision) one(ctx context.Context, api *client.Client, id string) (err error) {
+	var e client.Enrollment
+	if d.approve {
+		e, err = api.ApproveEnrollment(ctx, id)
+	} else {
+		e, err = api.DenyEnrollment(ctx, id, d.reason)
+	}
+	if err == nil {
+		d.tell(e)
+	}
+	return err
+}
+
+// many decides on several, each by itself, and returns how many could not be decided.
+func (d *decision) many(ctx context.Context, api *client.Client, ids []string) (failed int, err error) {
+	for some := range slices.Chunk(ids, decisionsAtOnce) {
+		results, err := api.DecideEnrollments(ctx, d.approve, d.reason, some...)
+		if err != nil {
+			return failed, err
+		}
+		for _, r := range results {
+			if r.Enrollment != nil {
+				d.tell(*r.Enrollment)
+				continue
+			}
+			failed++
+			if r.Problem != nil {
+				report(d.env.err, fmt.Errorf("request %s: %s", visible(r.ID), r.Problem.Error()))
+			}
+		}
+	}
+	return failed, nil
+}
+
+// flags adds the flags to a command, and has it decide.
+func (d *decision) flags(cmd *cobra.Command, conn *connection) {
 	f := cmd.Flags()
 	f.BoolVar(&d.all, "all", false, "all that wait now")
 	f.StringVar(&d.point, "point", "", "with --all: of the enrollment point with this `name` alone")
@@ -125,7 +166,7 @@ func (d *decision) flags(cmd *cobra.Command, conn *connection, one func(cmd *cob
 				}
 			}
 			if len(ids) > 0 && !d.yes && interactive(d.env.in) {
-				ok, err := confirm(cmd.Context(), d.env, fmt.Sprintf("%d requests wait. %s all of them?", len(ids), strings.ToUpper(d.verb[:1])+d.verb[1:]))
+				ok, err := confirm(cmd.Context(), d.env, fmt.Sprintf("%d requests wait. %s all of them?", len(ids), map[bool]string{true: "Approve", false: "Deny"}[d.approve]))
 				if err != nil {
 					return err
 				}
@@ -134,26 +175,18 @@ func (d *decision) flags(cmd *cobra.Command, conn *connection, one func(cmd *cob
 				}
 			}
 		}
-		failed := 0
-		for _, id := range ids {
-			done, err := one(cmd, api, id)
-			switch refusal, refused := errors.AsType[*client.Error](err); {
-			case err == nil:
-				fmt.Fprintln(d.env.out, visible(done))
-			case len(ids) == 1 || !refused || refusal.Status >= 500 || refusal.Status == 401:
-				return err
-			default: // the others can be decided all the same
-				failed++
-				report(d.env.err, fmt.Errorf("request %s: %s", visible(id), refusal.Error()))
-			}
-		}
-		switch {
-		case failed > 0:
-			return failure("", "%d of %d requests were not decided", failed, len(ids))
-		case len(ids) == 0:
+		switch len(ids) {
+		case 0:
 			fmt.Fprintln(d.env.out, "nothing waits")
+			return nil
+		case 1:
+			return d.one(cmd.Context(), api, ids[0])
 		}
-		return nil
+		failed, err := d.many(cmd.Context(), api, ids)
+		if err == nil && failed > 0 {
+			err = failure("", "%d of %d requests were not decided", failed, len(ids))
+		}
+		return err
 	})
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		switch {

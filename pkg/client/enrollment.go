@@ -317,6 +317,34 @@ func (c *Client) ApproveEnrollment(ctx context.Context, id string) (e Enrollment
 	return e, c.do(ctx, http.MethodPost, "/enrollments/"+url.PathEscape(id)+"/approve", nil, nil, &e)
 }
 
+// DecidedEnrollment is what became of one of several requests that were decided at once.
+type DecidedEnrollment struct {
+	ID         string      `json:"id"`
+	Enrollment *Enrollment `json:"enrollment"` // nil if it was not decided
+	Problem    *Error      `json:"problem"`    // why it was not; nil if it was
+}
+
+// MaxDecisions is how many requests DecideEnrollments takes.
+const MaxDecisions = 500
+
+// DecideEnrollments approves or denies requests that wait, each by itself, at most MaxDecisions; the reason is for the
+// devices that are denied. The results are in the order of ids.
+func (c *Client) DecideEnrollments(ctx context.Context, approve bool, reason string, ids ...string) ([]DecidedEnrollment, error) {
+	body := struct {
+		Decision string   `json:"decision"`
+		IDs      []string `json:"ids"`
+		Reason   string   `json:"reason,omitempty"`
+	}{"deny", ids, reason}
+	if approve {
+		body.Decision = "approve"
+	}
+	var out struct {
+		Results []DecidedEnrollment `json:"results"`
+	}
+	err := c.do(ctx, http.MethodPost, "/enrollments/decide", nil, body, &out)
+	return out.Results, err
+}
+
 // DenyEnrollment refuses a request that waits; the reason is for the device.
 func (c *Client) DenyEnrollment(ctx context.Context, id, reason string) (e Enrollment, err error) {
 	body := struct {

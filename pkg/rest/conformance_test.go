@@ -503,6 +503,9 @@ func TestConformance(t *testing.T) {
 	}
 	g.known["ProfileConfig"] = configs
 	g.known["point"] = []any{"default"}
+	r.must("administrator", "PUT", "/scep/points/hooked", map[string]any{"settings": map[string]any{"webhook": map[string]any{"url": "https://hook.example.com", "notify": []any{"success"}}}}, nil)
+	g.known["newWebhookSecret.point"] = []any{"hooked"}
+	g.known["WebhookSecretInputBody"] = []any{map[string]any{}, map[string]any{"overlap": "1d"}}
 	g.known["putEnrollmentPoint.point"] = []any{"fuzz-1", "fuzz-2", "fuzz-3"}
 	g.known["PutPointInputBody"] = []any{
 		map[string]any{"settings": map[string]any{"approval": true}}, map[string]any{"settings": map[string]any{"profile": "device"}, "static_challenge": "a long challenge"},
@@ -513,6 +516,9 @@ func TestConformance(t *testing.T) {
 	}
 	if err := r.store.PutEnrollment(t.Context(), store.EnrollmentChange{Enrollment: waits, Record: audit.Record{Time: r.config.Now(), Action: audit.ActionPending}}); err != nil {
 		t.Fatal(err)
+	}
+	g.known["DecideEnrollmentsInputBody"] = []any{
+		map[string]any{"decision": "approve", "ids": []any{waits.ID}}, map[string]any{"decision": "deny", "ids": []any{"NOTHING"}, "reason": "not one of ours"},
 	}
 	g.known["approveEnrollment.id"], g.known["denyEnrollment.id"] = []any{waits.ID}, []any{waits.ID}
 	whoever := map[string]*http.Client{}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/hex"
+	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/certwright/certwright/pkg/auth"
@@ -217,6 +219,74 @@ func (a *api) denyEnrollment(ctx context.Context, in *denyEnrollmentInput) (*enr
 		return nil, err
 	}
 	return &enrollmentOutput{Body: a.enrollment(e)}, nil
+}
+
+// decideAtOnce is how many decisions of one call are made at a time: what is written together is committed together.
+const decideAtOnce = 16
+
+type decideEnrollmentsInput struct {
+	Body struct {
+		Decision string   `json:"decision" enum:"approve,deny"`
+		IDs      []string `json:"ids" doc:"Of requests that wait" minItems:"1" maxItems:"500"`
+		Reason   string   `json:"reason,omitempty" doc:"With deny: for the devices" maxLength:"200"`
+	}
+}
+
+// DecidedEnrollment is what became of one of several requests that were decided at once.
+type DecidedEnrollment struct {
+	ID         string            `json:"id" doc:"As asked for"`
+	Enrollment *Enrollment       `json:"enrollment,omitempty" doc:"Absent if it was not decided"`
+	Problem    *problem.Document `json:"problem,omitempty" doc:"Why it was not; absent if it was"`
+}
+
+type decideEnrollmentsOutput struct {
+	Body struct {
+		Results []DecidedEnrollment `json:"results" doc:"One for each id, in the order of ids"`
+		Decided int                 `json:"decided" doc:"How many were decided"`
+	}
+}
+
+// decideEnrollments decides on each request by itself: that one cannot be decided holds up no other.
+func (a *api) decideEnrollments(ctx context.Context, in *decideEnrollmentsInput) (*decideEnrollmentsOutput, error) {
+	if in.Body.Decision == "approve" && in.Body.Reason != "" {
+		return nil, fault.New(fault.BadRequest, "a reason goes with deny").WithField("reason")
+	}
+	out := &decideEnrollmentsOutput{}
+	out.Body.Results = make([]DecidedEnrollment, len(in.Body.IDs))
+	turns := make(chan struct{}, decideAtOnce)
+	var all sync.WaitGroup
+	for i, id := range in.Body.IDs {
+		turns <- struct{}{}
+		all.Go(func() {
+			defer func() { <-turns }()
+			result := &out.Body.Results[i]
+			result.ID = id
+			e, err := a.waiting(ctx, id)
+			switch {
+			case err != nil:
+			case in.Body.Decision == "approve":
+				e, err = a.Decisions.Approve(ctx, principal(ctx), problem.RequestID(ctx), e.ID)
+			default:
+				e, err = a.Decisions.Deny(ctx, principal(ctx), problem.RequestID(ctx), e.ID, in.Body.Reason)
+			}
+			if err != nil {
+				result.Problem = problem.Of(err)
+				if result.Problem.Status == http.StatusInternalServerError {
+					a.Logger.ErrorContext(ctx, "a request that waits was not decided", "request", id, "err", err)
+				}
+				return
+			}
+			decided := a.enrollment(e)
+			result.Enrollment = &decided
+		})
+	}
+	all.Wait()
+	for _, r := range out.Body.Results {
+		if r.Problem == nil {
+			out.Body.Decided++
+		}
+	}
+	return out, nil
 }
 
 // waiting returns a request that the principal may decide on.

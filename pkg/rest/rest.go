@@ -205,6 +205,7 @@ func (a *api) routes() {
 	route(a, operate, http.MethodPost, "/challenges/revoke", "revokeChallenges", "Enrollment", "Revoke every one-time challenge of a batch, a device or an enrollment point that was not used", a.revokeChallenges)
 	route(a, operate, http.MethodDelete, "/challenges/{id}", "revokeChallenge", "Enrollment", "Revoke a one-time challenge", a.revokeChallenge)
 	route(a, readAll, http.MethodGet, "/enrollments", "listEnrollments", "Enrollment", "List requests that wait, or have waited, for a person, newest first", a.listEnrollments)
+	route(a, operate, http.MethodPost, "/enrollments/decide", "decideEnrollments", "Enrollment", "Approve or deny up to 500 requests, each by itself", a.decideEnrollments)
 	route(a, operate, http.MethodPost, "/enrollments/{id}/approve", "approveEnrollment", "Enrollment", "Approve a request: its certificate is issued", a.approveEnrollment)
 	route(a, operate, http.MethodPost, "/enrollments/{id}/deny", "denyEnrollment", "Enrollment", "Deny a request", a.denyEnrollment)
 
