@@ -233,8 +233,8 @@ func goClients(t *testing.T, s *Server) {
 		d := newGoSCEP(t, s, posts)
 		text := oneTime(t, s)
 		d.failure(d.ask(scep.PKCSReq, withChallenge(text)), scep.BadAlg)
-		s.MustCLI("scep", "set", "--legacy", "des="+nextMonth())
-		defer s.MustCLI("scep", "set", "--legacy", "des=off")
+		s.MustCLI("point", "set", "--legacy", "des="+nextMonth())
+		defer s.MustCLI("point", "set", "--legacy", "des=off")
 		issuedBySCEP(t, s, t.TempDir(), d.success(d.ask(scep.PKCSReq, withChallenge(text))).Raw, "sensor-3")
 	})
 	t.Run("policy", func(t *testing.T) {
@@ -275,8 +275,8 @@ func goClient(t *testing.T, s *Server, wire scepTransport) {
 	// The libraries sign with SHA-1, which authorises a renewal only where a switch says so. The same key, then a new one.
 	d.signer = first
 	d.failure(d.ask(scep.RenewalReq, withChallenge("")), scep.BadAlg)
-	s.MustCLI("scep", "set", "--legacy", "sha1Renewal="+nextMonth())
-	defer s.MustCLI("scep", "set", "--legacy", "sha1Renewal=off")
+	s.MustCLI("point", "set", "--legacy", "sha1Renewal="+nextMonth())
+	defer s.MustCLI("point", "set", "--legacy", "sha1Renewal=off")
 	second := issuedBySCEP(t, s, dir, d.success(d.ask(scep.RenewalReq, withChallenge(""))).Raw, "sensor-3")
 	d.signer, d.sign = second, d.key
 	d.key = newGoSCEP(t, s, wire).key
@@ -286,8 +286,8 @@ func goClient(t *testing.T, s *Server, wire scepTransport) {
 	}
 
 	// A request that waits.
-	s.MustCLI("scep", "set", "--approval")
-	defer s.MustCLI("scep", "set", "--approval=false")
+	s.MustCLI("point", "set", "--approval")
+	defer s.MustCLI("point", "set", "--approval=false")
 	for _, approve := range []bool{true, false} {
 		d.fresh()
 		m := d.message(scep.PKCSReq, withChallenge(oneTime(t, s)))

@@ -33,7 +33,7 @@ func TestSCEPClients(t *testing.T) {
 				o.Database = pgtest.DSN(t)
 			}
 			s := Start(t, o)
-			s.MustCLI("scep", "set", "--renewal-percent", "100")
+			s.MustCLI("point", "set", "--renewal-percent", "100")
 			t.Run("strongSwan", func(t *testing.T) { strongSwan(t, s) })
 			t.Run("certmonger", func(t *testing.T) { certmonger(t, s) })
 			goClients(t, s)
@@ -113,8 +113,8 @@ func strongSwan(t *testing.T, s *Server) {
 	}
 
 	// A request that waits, and is approved while the client polls.
-	s.MustCLI("scep", "set", "--approval")
-	defer s.MustCLI("scep", "set", "--approval=false")
+	s.MustCLI("point", "set", "--approval")
+	defer s.MustCLI("point", "set", "--approval=false")
 	writeFile(t, filepath.Join(dir, "key.der"), []byte(run(0, "--gen", "--type", "rsa", "--size", "2048").Out))
 	approved := make(chan error, 1)
 	go func() {
