@@ -69,6 +69,8 @@ type RA struct {
 // authorities is what Follow loads: replaced whole, never edited.
 type authorities struct {
 	change   int64
+	all      []pki.RACertificate    // those of superseded keys too
+	dead     int                    // how many keys are superseded
 	byIssuer map[int64][]*authority // newest first
 	keys     map[string]*keys.Key
 }
@@ -111,8 +113,8 @@ func (r *RA) load(ctx context.Context, change int64) error {
 		return fmt.Errorf("loading RA certificates: %w", err)
 	}
 	old := r.known.Load()
-	next := &authorities{change: change, byIssuer: map[int64][]*authority{}, keys: map[string]*keys.Key{}}
 	dead := r.superseded(all)
+	next := &authorities{change: change, all: all, dead: len(dead), byIssuer: map[int64][]*authority{}, keys: map[string]*keys.Key{}}
 	for _, c := range slices.Backward(all) { // the highest number first
 		if _, gone := dead[c.KeyID]; gone {
 			continue
@@ -264,12 +266,15 @@ const (
 	ensureWait  = 100 * time.Millisecond
 )
 
-// Renew renews what is due, if this replica gets to do so. Another that is at it is no error. RAs that no device has asked
-// for are not made.
+// Renew renews what is due, if this replica gets to do so, and lets go of keys that have decrypted for long enough. Another
+// that is at it is no error. RAs that no device has asked for are not made.
 func (r *RA) Renew(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var first error
+	if known := r.known.Load(); len(r.superseded(known.all)) > known.dead {
+		first = r.load(ctx, known.change)
+	}
 	for _, i := range r.candidates() {
 		if len(r.of(i.ID)) == 0 || !r.due(i) {
 			continue

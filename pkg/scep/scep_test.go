@@ -649,16 +649,23 @@ func TestRARenewalAndRotation(t *testing.T) {
 		d.ask("19", d.csr(staticText)).success(t) // whoever it is encrypted to signs the answer
 	}
 	r.later(101 * 24 * time.Hour)
+	renew() // and nothing else has changed: the first key has had its time
+	refused := func() *device {
+		t.Helper()
+		newest := r.device(deviceKey())
+		m := old.message("19", old.envelope(old.csr(staticText)).Bytes())
+		m.SenderNonce = scepraw.Random(16)
+		_, _, body := r.post(m.Bytes())
+		newest.open(m, body).failure(t, "1", "another certificate")
+		return newest
+	}
+	refused()
 	if err := r.ra.Rotate(t.Context(), i, pki.System()); err != nil {
 		t.Fatal(err)
 	}
-	newest := r.device(deviceKey())
+	newest := refused()
 	newest.id = "newest"
 	newest.ask("19", newest.csr(staticText)).success(t)
-	m := old.message("19", old.envelope(old.csr(staticText)).Bytes())
-	m.SenderNonce = scepraw.Random(16)
-	_, _, body := r.post(m.Bytes())
-	newest.open(m, body).failure(t, "1", "another certificate")
 	if secrets, err := r.store.AllSecrets(t.Context()); err != nil || len(secrets) != 3 { // two keys and the static challenge
 		t.Errorf("%d secrets are kept, %v", len(secrets), err)
 	}
