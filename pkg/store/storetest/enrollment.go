@@ -62,9 +62,13 @@ func (e *env) wantEnrollment(what string, want pki.Enrollment) {
 func testPoints(t *testing.T, h Harness) {
 	e, ctx := open(t, h), t.Context()
 	put := func(name string, version int, secret []byte) error {
+		var webhook []byte // nil with it
+		if secret != nil {
+			webhook = bytes.ToUpper(secret)
+		}
 		return e.PutPoint(ctx, store.PointChange{
 			Point:  pki.PointVersion{Name: name, Version: version, Config: fmt.Appendf(nil, `{"v": %d}`, version), CreatedAt: base, CreatedBy: "test"},
-			Secret: secret, WebhookSecret: bytes.ToUpper(secret), Record: record("point.put", base),
+			Secret: secret, WebhookSecret: webhook, Record: record("point.put", base),
 		})
 	}
 	wantFault(t, "version 2 of nothing", put("default", 2, nil), fault.Conflict, store.ErrStale)
