@@ -12,45 +12,45 @@ import (
 
 func TestParseAnswer(t *testing.T) {
 	t.Parallel()
-	for text, field := range map[string]string{
-		`{"decision":"allow"}`: "-",
-		` {"decision":"pending","reason":"x","validity":"1y"} `:                "-",
-		`{"decision":"deny","sans":[]}`:                                        "-",
-		`{"decision":"Allow"}`:                                                 "decision",
-		`{"decision":"allow ","reason":"x"}`:                                   "decision",
-		`{"decision":true}`:                                                    "decision",
-		`{"reason":"x"}`:                                                       "decision",
-		`{"decision":"allow","validity":"1s"}`:                                 "validity",
-		`{"decision":"allow","validity":"-1h"}`:                                "validity",
-		`{"decision":"allow","validity":30}`:                                   "validity",
-		`{"decision":"allow","device":" d"}`:                                   "device",
-		`{"decision":"allow","device":"d\u0000"}`:                              "device",
-		`{"decision":"allow","group":"g\n"}`:                                   "group",
-		`{"decision":"allow","subject":"CN=\u0007"}`:                           "subject",
-		`{"decision":"allow","sans":["DNS:a","DNS:b "]}`:                       "sans[1]",
-		`{"decision":"allow","sans":"DNS:a"}`:                                  "sans",
-		`{"decision":"allow","override":{"subject":"CN=x"}}`:                   "override",
-		`{"decision":"deny","decision":"allow"}`:                               "decision",
-		`[{"decision":"allow"}]`:                                               "",
-		`{"decision":"allow"} {}`:                                              "",
-		`allow`:                                                                "",
-		"{\"decision\":\"allow\",\"reason\":\"\xff\"}":                         "",
-		`{"decision":"allow","reason":"` + long(501) + `"}`:                    "reason",
-		`{"decision":"allow","device":"` + long(201) + `"}`:                    "device",
-		`{"decision":"allow","subject":"CN=` + long(2000) + `"}`:               "subject",
-		`{"decision":"allow","sans":["` + long(2001) + `"]}`:                   "sans[0]",
-		`{"decision":"allow","sans":["x"` + strings.Repeat(`,"x"`, 100) + `]}`: "sans",
+	for _, tt := range []struct{ text, field string }{ // field: at fault; "-": none is
+		{` {"decision":"pending","reason":"x","validity":"1y"} `, "-"},
+		{`{"decision":"allow"}`, "-"},
+		{`{"decision":"deny","sans":[]}`, "-"},
+		{`{"decision":"Allow"}`, "decision"},
+		{`{"decision":"allow ","reason":"x"}`, "decision"},
+		{`{"decision":true}`, "decision"},
+		{`{"reason":"x"}`, "decision"},
+		{`{"decision":"allow","validity":"1s"}`, "validity"},
+		{`{"decision":"allow","validity":"-1h"}`, "validity"},
+		{`{"decision":"allow","validity":30}`, "validity"},
+		{`{"decision":"allow","device":" d"}`, "device"},
+		{`{"decision":"allow","device":"d\u0000"}`, "device"},
+		{`{"decision":"allow","group":"g\n"}`, "group"},
+		{`{"decision":"allow","subject":"CN=\u0007"}`, "subject"},
+		{`{"decision":"allow","sans":["DNS:a","DNS:b "]}`, "sans[1]"},
+		{`{"decision":"allow","sans":"DNS:a"}`, "sans"},
+		{`{"decision":"allow","override":{"subject":"CN=x"}}`, "override"},
+		{`{"decision":"deny","decision":"allow"}`, "decision"},
+		{`[{"decision":"allow"}]`, ""},
+		{`{"decision":"allow"} {}`, ""},
+		{`allow`, ""},
+		{"{\"decision\":\"allow\",\"reason\":\"\xff\"}", ""},
+		{`{"decision":"allow","reason":"` + long(501) + `"}`, "reason"},
+		{`{"decision":"allow","device":"` + long(201) + `"}`, "device"},
+		{`{"decision":"allow","subject":"CN=` + long(2000) + `"}`, "subject"},
+		{`{"decision":"allow","sans":["` + long(2001) + `"]}`, "sans[0]"},
+		{`{"decision":"allow","sans":["x"` + strings.Repeat(`,"x"`, 100) + `]}`, "sans"},
 	} {
-		a, err := webhook.ParseAnswer([]byte(text))
-		if field == "-" {
+		a, err := webhook.ParseAnswer([]byte(tt.text))
+		if tt.field == "-" {
 			if err != nil {
-				t.Errorf("%s: %v", text, err)
+				t.Errorf("%s: %v", tt.text, err)
 			}
 			continue
 		}
 		f := fault.Public(err)
-		if err == nil || f.Kind != fault.BadRequest || f.Field != field || a.Decision != "" {
-			t.Errorf("%.80s: got %+v, %v; want a refusal of %q", text, a, err, field)
+		if err == nil || f.Kind != fault.BadRequest || f.Field != tt.field || a.Decision != "" {
+			t.Errorf("%.80s: got %+v, %v; want a refusal of %q", tt.text, a, err, tt.field)
 		}
 	}
 }
