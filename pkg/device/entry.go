@@ -46,11 +46,6 @@ type Entry struct {
 	Note    string            `json:"note,omitempty"`
 }
 
-// EntryOf returns what people have said of a device.
-func EntryOf(d *pki.Device) Entry {
-	return Entry{ID: d.ID, Group: d.Group, Owner: d.Owner, Labels: d.Labels, Subject: d.Subject, SANs: d.SANs, Note: d.Note}
-}
-
 // apply writes an entry to a record.
 func (e *Entry) apply(d *pki.Device) {
 	d.ID, d.Group, d.Owner, d.Labels, d.Subject, d.SANs, d.Note = e.ID, e.Group, e.Owner, e.Labels, e.Subject, e.SANs, e.Note

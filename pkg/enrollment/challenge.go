@@ -6,8 +6,6 @@ import (
 	"crypto/subtle"
 	"strings"
 
-	"github.com/certwright/certwright/pkg/der"
-	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/pki"
 )
 
@@ -47,14 +45,4 @@ func ParseChallenge(text string) (id string, hash [sha256.Size]byte, ok bool) {
 // Matches reports whether a digest is that of a challenge's secret, in constant time. An empty record matches nothing.
 func Matches(c pki.Challenge, hash [sha256.Size]byte) bool {
 	return c.ID != "" && c.Hash != [sha256.Size]byte{} && subtle.ConstantTimeCompare(c.Hash[:], hash[:]) == 1
-}
-
-// Bind returns the names that a request gets under a challenge, or why it gets none: a bound challenge allows exactly
-// its own names. Nil names mean those of the request. Errors are faults of the kind PolicyRefused.
-func Bind(c pki.Challenge, subject []der.Attribute, sans []der.GeneralName) ([]der.Attribute, []der.GeneralName, error) {
-	b, err := ParseBinding("the challenge", c.Subject, c.SANs)
-	if err != nil {
-		return nil, nil, fault.Wrap(fault.Internal, err, "the names of challenge %s", c.ID)
-	}
-	return b.Admit(subject, sans)
 }
