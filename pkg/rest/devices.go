@@ -1,10 +1,7 @@
 package rest
 
 import (
-	"bytes"
 	"context"
-	"encoding/csv"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
@@ -16,7 +13,6 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 
 	"github.com/certwright/certwright/pkg/device"
-	documents "github.com/certwright/certwright/pkg/document"
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/problem"
@@ -404,7 +400,7 @@ type exportDevicesInput struct {
 	DeviceQuery
 }
 
-// exportDevices streams what a list would show, as exportCertificates does.
+// exportDevices streams what a list would show.
 func (a *api) exportDevices(ctx context.Context, in *exportDevicesInput) (*huma.StreamResponse, error) {
 	if err := wholly(principal(ctx)); err != nil {
 		return nil, err
@@ -413,104 +409,22 @@ func (a *api) exportDevices(ctx context.Context, in *exportDevicesInput) (*huma.
 	if err != nil {
 		return nil, err
 	}
-	done, err := a.exports.take(ctx)
-	if err != nil {
-		return nil, err
+	x := export[pki.Device]{
+		name: "devices", access: readAll, heading: device.Columns(),
+		row:  func(d pki.Device) []string { return deviceRow(showDevice(d)) },
+		line: func(d pki.Device) any { return showDevice(d) },
+		list: func(ctx context.Context, p store.Page) ([]pki.Device, string, error) {
+			return a.Store.ListDevices(ctx, f, p)
+		},
 	}
-	page, cursor, err := a.devicePage(ctx, f, "")
-	if err != nil {
-		done()
-		return nil, err
-	}
-	return &huma.StreamResponse{Body: func(ctx huma.Context) {
-		defer done()
-		encode, contentType := deviceRows(), mediaCSV+"; charset=utf-8; header=present"
-		if in.Format == "jsonl" {
-			encode, contentType = deviceLines, mediaLines
-		}
-		s := newStream(ctx)
-		s.header("Content-Type", contentType)
-		s.header("Content-Disposition", `attachment; filename="devices.`+in.Format+`"`)
-		for {
-			chunk, err := encode(page)
-			if err != nil {
-				a.breakOff(ctx, err)
-			}
-			if s.write(chunk) != nil {
-				a.breakOff(ctx, nil) // the client is gone
-			}
-			if cursor == "" {
-				return
-			}
-			// A token that ends while it exports takes the export with it.
-			if _, err := a.admit(ctx, readAll); err != nil {
-				a.breakOff(ctx, err)
-			}
-			if page, cursor, err = a.devicePage(ctx.Context(), f, cursor); err != nil {
-				a.breakOff(ctx, err)
-			}
-		}
-	}}, nil
+	return x.answer(ctx, a, in.Format)
 }
 
-// devicePage reads a page for an export, which waits for searches more patiently than people do.
-func (a *api) devicePage(ctx context.Context, f store.DeviceFilter, cursor string) ([]pki.Device, string, error) {
-	ctx, cancel := context.WithTimeout(ctx, chunkTimeout-requestTimeout)
-	defer cancel()
-	for {
-		done, err := a.searches.take(ctx)
-		if err != nil && ctx.Err() == nil {
-			continue
-		}
-		if err != nil {
-			return nil, "", err
-		}
-		defer done()
-		return a.Store.ListDevices(ctx, f, store.Page{Limit: exportPage, Cursor: cursor})
-	}
-}
-
-// deviceLines encodes devices as the list shows them, one a line.
-func deviceLines(page []pki.Device) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	for _, d := range page {
-		if err := enc.Encode(showDevice(d)); err != nil {
-			return nil, err
-		}
-	}
-	return b.Bytes(), nil
-}
-
-// deviceRows returns an encoder of pages whose first is preceded by the heading; see csvRows.
-func deviceRows() func([]pki.Device) ([]byte, error) {
-	begun := false
-	return func(page []pki.Device) ([]byte, error) {
-		var b bytes.Buffer
-		w := csv.NewWriter(&b)
-		if !begun {
-			begun = true
-			if err := w.Write(device.Columns()); err != nil {
-				return nil, err
-			}
-		}
-		for _, record := range page {
-			d := showDevice(record)
-			row := []string{
-				d.ID, d.Group, d.Owner, device.FormatLabels(d.Labels), d.Subject, strings.Join(d.SANs, " "), d.Note, d.Status, d.Reason,
-				csvTime(&d.CreatedAt), d.CreatedBy, csvTime(&d.ChangedAt), d.ChangedBy, csvTime(d.FirstSeenAt), csvTime(d.LastSeenAt), d.LastSource, d.LastPoint,
-				d.Certificate, d.Serial, csvTime(d.NotAfter), strconv.Itoa(d.Failures), strconv.Itoa(d.RenewalFailures), csvTime(d.FailedAt), d.Failure, strconv.Itoa(d.Returns),
-			}
-			for i := range row {
-				row[i] = documents.Cell(row[i])
-			}
-			if err := w.Write(row); err != nil {
-				return nil, err
-			}
-		}
-		w.Flush()
-		return b.Bytes(), w.Error()
+func deviceRow(d Device) []string {
+	return []string{
+		d.ID, d.Group, d.Owner, device.FormatLabels(d.Labels), d.Subject, strings.Join(d.SANs, " "), d.Note, d.Status, d.Reason,
+		csvTime(&d.CreatedAt), d.CreatedBy, csvTime(&d.ChangedAt), d.ChangedBy, csvTime(d.FirstSeenAt), csvTime(d.LastSeenAt), d.LastSource, d.LastPoint,
+		d.Certificate, d.Serial, csvTime(d.NotAfter), strconv.Itoa(d.Failures), strconv.Itoa(d.RenewalFailures), csvTime(d.FailedAt), d.Failure, strconv.Itoa(d.Returns),
 	}
 }
 

@@ -32,36 +32,57 @@ type exportInput struct {
 	CertificateQuery
 }
 
-// exportCertificates streams what a list would show, page after page of the store: memory does not grow with the number of
-// certificates. What is issued after the beginning is not in it. An export that fails in the middle breaks the connection
-// off, so that nobody takes a part for the whole; nothing of it stays on the server.
+// exportCertificates streams what a list would show.
 func (a *api) exportCertificates(ctx context.Context, in *exportInput) (*huma.StreamResponse, error) {
 	f, some, err := a.filter(principal(ctx), &in.CertificateQuery)
 	if err != nil {
 		return nil, err
 	}
+	x := export[pki.Certificate]{
+		name: "certificates", access: readOwn, heading: csvHeading,
+		row:  func(c pki.Certificate) []string { return csvRow(a.certificate(c)) },
+		line: func(c pki.Certificate) any { return a.certificate(c) },
+	}
+	if some {
+		x.list = func(ctx context.Context, p store.Page) ([]pki.Certificate, string, error) {
+			return a.Store.ListCertificates(ctx, f, p)
+		}
+	}
+	return x.answer(ctx, a, in.Format)
+}
+
+// export is a list that is streamed, page after page of the store: memory does not grow with what is listed. What comes
+// into being after the beginning is not in it. One that fails in the middle breaks the connection off, so that nobody
+// takes a part for the whole; nothing of it stays on the server.
+type export[T any] struct {
+	name    string // of the file, without its end
+	access  access // that who exports must have to the end
+	heading []string
+	row     func(T) []string                                       // as many cells as the heading has
+	line    func(T) any                                            // what the list shows
+	list    func(context.Context, store.Page) ([]T, string, error) // nil: there is nothing
+}
+
+func (x *export[T]) answer(ctx context.Context, a *api, format string) (*huma.StreamResponse, error) {
 	done, err := a.exports.take(ctx)
 	if err != nil {
 		return nil, err
 	}
 	// The first page comes before the status, so that what is wrong with the request or the store is said properly.
-	var page []pki.Certificate
-	var cursor string
-	if some {
-		if page, cursor, err = a.exportPage(ctx, f, ""); err != nil {
-			done()
-			return nil, err
-		}
+	page, cursor, err := x.page(ctx, a, "")
+	if err != nil {
+		done()
+		return nil, err
 	}
 	return &huma.StreamResponse{Body: func(ctx huma.Context) {
 		defer done()
-		encode, contentType := a.csvRows(), mediaCSV+"; charset=utf-8; header=present"
-		if in.Format == "jsonl" {
-			encode, contentType = a.jsonLines, mediaLines
+		encode, contentType := x.rows(), mediaCSV+"; charset=utf-8; header=present"
+		if format == "jsonl" {
+			encode, contentType = x.lines, mediaLines
 		}
 		s := newStream(ctx)
 		s.header("Content-Type", contentType)
-		s.header("Content-Disposition", `attachment; filename="certificates.`+in.Format+`"`)
+		s.header("Content-Disposition", `attachment; filename="`+x.name+"."+format+`"`)
 		for {
 			chunk, err := encode(page)
 			if err != nil {
@@ -74,18 +95,21 @@ func (a *api) exportCertificates(ctx context.Context, in *exportInput) (*huma.St
 				return
 			}
 			// A token that ends while it exports takes the export with it.
-			if _, err := a.admit(ctx, readOwn); err != nil {
+			if _, err := a.admit(ctx, x.access); err != nil {
 				a.breakOff(ctx, err)
 			}
-			if page, cursor, err = a.exportPage(ctx.Context(), f, cursor); err != nil {
+			if page, cursor, err = x.page(ctx.Context(), a, cursor); err != nil {
 				a.breakOff(ctx, err)
 			}
 		}
 	}}, nil
 }
 
-// exportPage reads a page. Exports wait for searches more patiently than people do.
-func (a *api) exportPage(ctx context.Context, f store.CertificateFilter, cursor string) ([]pki.Certificate, string, error) {
+// page reads a page. Exports wait for searches more patiently than people do.
+func (x *export[T]) page(ctx context.Context, a *api, cursor string) ([]T, string, error) {
+	if x.list == nil {
+		return nil, "", nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, chunkTimeout-requestTimeout)
 	defer cancel()
 	for {
@@ -97,7 +121,47 @@ func (a *api) exportPage(ctx context.Context, f store.CertificateFilter, cursor 
 			return nil, "", err
 		}
 		defer done()
-		return a.Store.ListCertificates(ctx, f, store.Page{Limit: exportPage, Cursor: cursor})
+		return x.list(ctx, store.Page{Limit: exportPage, Cursor: cursor})
+	}
+}
+
+// lines encodes a page as the list shows it, one thing a line.
+func (x *export[T]) lines(page []T) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	for _, v := range page {
+		if err := enc.Encode(x.line(v)); err != nil {
+			return nil, err
+		}
+	}
+	return b.Bytes(), nil
+}
+
+// rows returns an encoder of pages whose first is preceded by the heading. Lines end in LF alone, against RFC 4180: all
+// readers take it, and line tools take a CR for a part of the last cell.
+func (x *export[T]) rows() func([]T) ([]byte, error) {
+	begun := false
+	return func(page []T) ([]byte, error) {
+		var b bytes.Buffer
+		w := csv.NewWriter(&b)
+		if !begun {
+			begun = true
+			if err := w.Write(x.heading); err != nil {
+				return nil, err
+			}
+		}
+		for _, v := range page {
+			row := x.row(v)
+			for i := range row {
+				row[i] = documents.Cell(row[i])
+			}
+			if err := w.Write(row); err != nil {
+				return nil, err
+			}
+		}
+		w.Flush()
+		return b.Bytes(), w.Error()
 	}
 }
 
@@ -110,58 +174,22 @@ func (a *api) breakOff(ctx huma.Context, err error) {
 	panic(http.ErrAbortHandler)
 }
 
-// jsonLines encodes certificates as the list shows them, one a line.
-func (a *api) jsonLines(page []pki.Certificate) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	for _, c := range page {
-		if err := enc.Encode(a.certificate(c)); err != nil {
-			return nil, err
-		}
-	}
-	return b.Bytes(), nil
-}
-
 // csvHeading are the columns. New ones come at the end.
 var csvHeading = []string{
 	"id", "serial", "issuer", "subject", "sans", "profile", "profile_version", "status", "not_before", "not_after", "issued_at",
 	"requester", "protocol", "device", "source", "spki_sha256", "replaces", "revocation_reason", "revoked_at", "invalidity_date",
 }
 
-// csvRows returns an encoder of pages whose first is preceded by the heading. Lines end in LF alone, against RFC 4180: all
-// readers take it, and line tools take a CR for a part of the last cell.
-func (a *api) csvRows() func([]pki.Certificate) ([]byte, error) {
-	begun := false
-	return func(page []pki.Certificate) ([]byte, error) {
-		var b bytes.Buffer
-		w := csv.NewWriter(&b)
-		if !begun {
-			begun = true
-			if err := w.Write(csvHeading); err != nil {
-				return nil, err
-			}
-		}
-		for _, record := range page {
-			c := a.certificate(record)
-			row := []string{
-				c.ID, c.Serial, c.Issuer, c.Subject, strings.Join(c.SANs, " "), c.Profile, strconv.Itoa(c.ProfileVersion), c.Status,
-				csvTime(&c.NotBefore), csvTime(&c.NotAfter), csvTime(&c.IssuedAt), c.Requester, c.Protocol, c.Device, c.Source, c.SPKISHA256, c.Replaces,
-				"", "", "",
-			}
-			if r := c.Revocation; r != nil {
-				row[len(row)-3], row[len(row)-2], row[len(row)-1] = r.Reason, csvTime(&r.RevokedAt), csvTime(r.InvalidityDate)
-			}
-			for i := range row {
-				row[i] = documents.Cell(row[i])
-			}
-			if err := w.Write(row); err != nil {
-				return nil, err
-			}
-		}
-		w.Flush()
-		return b.Bytes(), w.Error()
+func csvRow(c Certificate) []string {
+	row := []string{
+		c.ID, c.Serial, c.Issuer, c.Subject, strings.Join(c.SANs, " "), c.Profile, strconv.Itoa(c.ProfileVersion), c.Status,
+		csvTime(&c.NotBefore), csvTime(&c.NotAfter), csvTime(&c.IssuedAt), c.Requester, c.Protocol, c.Device, c.Source, c.SPKISHA256, c.Replaces,
+		"", "", "",
 	}
+	if r := c.Revocation; r != nil {
+		row[len(row)-3], row[len(row)-2], row[len(row)-1] = r.Reason, csvTime(&r.RevokedAt), csvTime(r.InvalidityDate)
+	}
+	return row
 }
 
 func csvTime(t *time.Time) string {
