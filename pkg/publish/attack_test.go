@@ -271,11 +271,13 @@ func TestAttacks(t *testing.T) {
 			}
 		})
 	}
-	t.Run("flood of cached answers", func(t *testing.T) {
-		stop := flood(all["get"])
-		fair(t, a.served(t, asks))
-		stop()
-	})
+	for name, request := range map[string]string{"cached answers": all["get"], "documents": all["roots"]} {
+		t.Run("flood of "+name, func(t *testing.T) {
+			stop := flood(request)
+			fair(t, a.served(t, asks))
+			stop()
+		})
+	}
 	for name, request := range map[string]string{"cached answers": all["get"], "documents": all["roots"]} {
 		t.Run("flood of "+name+", pipelined", func(t *testing.T) {
 			pipelined := strings.Repeat(request, 64)

@@ -49,3 +49,13 @@ type noListener struct{ net.Listener }
 type noConn struct{ net.Conn }
 
 func (noConn) Write(b []byte) (int, error) { return len(b), nil }
+
+// Shares returns how many requests hold a share of their source.
+func (l *Listener) Shares() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.sources {
+		n += len(s.share)
+	}
+	return n
+}

@@ -71,9 +71,10 @@ type Listener struct {
 	sources map[netip.Prefix]*source // guarded by mu
 
 	last  atomic.Pointer[source] // who asked last
-	mixed atomic.Int64           // until so many requests are served, several sources are taken to ask
+	mixed atomic.Int64           // until so many requests are asked, several sources are taken to ask
 
 	accepted, served, handed, evicted, slow atomic.Int64
+	others                                  atomic.Int64 // requests on connections that were handed on
 }
 
 type acceptResult struct {
@@ -92,6 +93,13 @@ type source struct {
 	// share is held while a request is answered, when others ask, too: one processor is always left to them.
 	share chan struct{}
 }
+
+// patience is how long a request on a connection that was handed on waits for its source's share. What holds the share may
+// wait for a client that reads nothing.
+const patience = 50 * time.Millisecond
+
+// longWrite is how much is written without holding the share: the system's buffers may not take it all.
+const longWrite = 64 << 10
 
 // mixedFor is for how many requests another source is remembered.
 const mixedFor = 1000
@@ -351,6 +359,25 @@ type conn struct {
 	eof   bool        // the client has sent its last octet; owned by serve
 	full  bool        // the last Read filled its buffer; owned by Read
 	turn  atomic.Bool // it holds source.pipelining, for Read
+	share atomic.Bool // it holds source.share, from Read until the answer is written
+}
+
+type connKey struct{}
+
+// ConnContext has handlers know their connection, for OwnTime: it is for http.Server.
+func (l *Listener) ConnContext(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, c)
+}
+
+// OwnTime is for handlers that wait, or see to it themselves that all sources have their turn: others of the same source need
+// not wait until they have answered. The listener's handlers answer from memory, by turns.
+func OwnTime(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c, ok := r.Context().Value(connKey{}).(*conn); ok {
+			c.giveShare()
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // Read is net/http's, once the connection was handed on.
@@ -361,13 +388,19 @@ func (c *conn) Read(b []byte) (int, error) {
 		if c.buf = c.buf[n:]; len(c.buf) == 0 {
 			c.buf = nil
 		}
+		c.takeShare()
 		return n, nil
 	}
 	if len(b) < 1<<10 { // it looks for one octet while it makes a response, to hear of a client that goes away
 		return c.Conn.Read(b)
 	}
 	c.endTurn()
+	c.giveShare()
 	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.l.others.Add(1)
+		defer c.takeShare()
+	}
 	// The second buffer in a row that is full: no request here is as long, so there are several in it.
 	full := n == len(b)
 	if full && c.full && c.takeTurn() {
@@ -400,15 +433,51 @@ func (c *conn) endTurn() {
 	}
 }
 
+// takeShare waits, for some time, until the source may have a request answered. Without that a flood of requests of one
+// source, each of which takes net/http far longer than OCSP, would keep every processor busy: whoever else asks waits
+// until all of them had their turn.
+func (c *conn) takeShare() {
+	if c.share.Load() || !c.othersAsk() {
+		return
+	}
+	select {
+	case c.source.share <- struct{}{}:
+		c.share.Store(true)
+		return
+	default:
+	}
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	select {
+	case c.source.share <- struct{}{}:
+		c.share.Store(true)
+	case <-limit.C:
+	case <-c.l.done:
+	}
+}
+
+// giveShare gives back what takeShare took.
+func (c *conn) giveShare() {
+	if c.share.CompareAndSwap(true, false) {
+		<-c.source.share
+	}
+}
+
 // Write is net/http's, once the connection was handed on.
 func (c *conn) Write(b []byte) (int, error) {
 	c.heard.Store(time.Now().UnixNano())
+	if len(b) < longWrite {
+		defer c.giveShare()
+	} else {
+		c.giveShare()
+	}
 	return c.Conn.Write(b)
 }
 
 // Close is net/http's, once the connection was handed on.
 func (c *conn) Close() error {
 	c.endTurn()
+	c.giveShare()
 	c.l.mu.Lock()
 	c.l.forget(c)
 	c.l.mu.Unlock()
@@ -601,12 +670,13 @@ func (c *conn) answer(h head) verdict {
 // othersAsk reports whether, of late, requests have come from other sources than this one.
 func (c *conn) othersAsk() bool {
 	l := c.l
+	asked := l.served.Load() + l.others.Load()
 	if l.last.Load() != c.source {
 		l.last.Store(c.source)
-		l.mixed.Store(l.served.Load() + mixedFor)
+		l.mixed.Store(asked + mixedFor)
 		return true
 	}
-	return l.served.Load() < l.mixed.Load()
+	return asked < l.mixed.Load()
 }
 
 // respond answers a request. Kept answers are given at once; for one that must be made, the source waits for its turn.

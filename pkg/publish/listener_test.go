@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -353,6 +354,53 @@ func TestDrain(t *testing.T) {
 }
 
 // FuzzParseHead: what the listener takes for a request, net/http reads in the same way.
+// A request that net/http answers holds its source's share until its answer is written, unless its handler has said that it
+// takes its own time.
+func TestShares(t *testing.T) {
+	e := setup(t)
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := publish.NewListener(publish.ListenerConfig{Listener: inner, Handler: e.handler})
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := make(chan int, 1)
+	look := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { held <- l.Shares() })
+	mux := http.NewServeMux()
+	mux.Handle("/turns", look)
+	mux.Handle("/own", publish.OwnTime(look))
+	server := &http.Server{Handler: mux, ConnContext: l.ConnContext}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(l) })
+	defer serving.Wait()
+	defer server.Close()
+	c := e.dial(l.Addr().String())
+	in := bufio.NewReader(c)
+	for _, want := range []struct {
+		path   string
+		shares int
+	}{{"/turns", 1}, {"/own", 0}, {"/turns", 1}} {
+		if _, err := io.WriteString(c, "GET "+want.path+" HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		r, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+		if n := <-held; n != want.shares {
+			t.Errorf("%s holds %d shares while it is answered, want %d", want.path, n, want.shares)
+		}
+		for began := time.Now(); l.Shares() != 0; runtime.Gosched() {
+			if time.Since(began) > time.Minute {
+				t.Fatalf("%s was answered, and its source's share is still held", want.path)
+			}
+		}
+	}
+}
+
 func FuzzParseHead(f *testing.F) {
 	for _, seed := range []string{
 		"GET /ocsp/MFQ= HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "POST /ocsp HTTP/1.1\r\nHost: a:80\r\nContent-Length: 3\r\n\r\nabc",

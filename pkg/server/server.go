@@ -511,13 +511,16 @@ func (s *Server) handlers() error {
 		switch l.name {
 		case "http":
 			r := pages(l.name, false)
-			s.scep.Routes(r)
+			r.Group(func(r chi.Router) {
+				r.Use(publish.OwnTime) // it has limits of its own, and waits for the store and for webhooks
+				s.scep.Routes(r)
+			})
 			l.server.Handler = r
 			l.server.IdleTimeout = 30 * time.Second
 			if l.plain, err = publish.NewListener(publish.ListenerConfig{Listener: l.l, Handler: pub, MaxConns: maxPlainConns(), Served: s.metrics.served(l.name), Logger: s.log}); err != nil {
 				return err
 			}
-			l.l = l.plain
+			l.l, l.server.ConnContext = l.plain, l.plain.ConnContext
 		case "https":
 			r := pages(l.name, true)
 			r.Mount(rest.Root, api)
