@@ -618,7 +618,7 @@ func (d *fleetDevice) blocked() error {
 
 // recovered puts the device back into use, with a new key.
 func (d *fleetDevice) recovered() error {
-	if err := d.changeDevice(d.id, pki.DeviceEnrolled, "", "", nil); err != nil {
+	if err := d.changeDevice(d.id, pki.DeviceEnrolled, known{}); err != nil {
 		return err
 	}
 	if out, err := d.send("a thief renews after it was unblocked", d.renewal()); err != nil || out.Status != "2" {
@@ -653,7 +653,7 @@ func (d *fleetDevice) released() error {
 }
 
 func (d *fleetDevice) retired() error {
-	if err := d.changeDevice(d.id, pki.DeviceRetired, "", "", nil); err != nil {
+	if err := d.changeDevice(d.id, pki.DeviceRetired, known{}); err != nil {
 		return err
 	}
 	d.next = -1

@@ -136,9 +136,18 @@ func (h *history) settings(name string) {
 	c.Device.Identity = pick(h, "identity", "", "", enrollment.IdentityNone, enrollment.IdentityCommonName, enrollment.IdentityDNSName)
 	if h.chance("templates", 12) {
 		c.Subject = pick(h, "subject", "", "CN={device}")
-		c.SANs = pick(h, "sans", nil, []string{"DNS:{device}"}, []string{"DNS:{device}", "DNS:{group}.example.com"})
+		c.SANs = pick(h, "sans", nil, []string{"DNS:{device}"}, []string{"DNS:{device}", "DNS:{group}.example.com"}, []string{"DNS:{device}", "DNS:{label:site}.{owner}.example.com"})
 	}
 	c.Challenges = pick(h, "kinds", nil, nil, nil, nil, nil, nil, []enrollment.ChallengeKind{enrollment.ChallengeOneTime}, []enrollment.ChallengeKind{enrollment.ChallengeStatic})
+	if h.chance("webhook", 25) {
+		c.Webhook = h.hook()
+		if c.Webhook.When = pick(h, "when", "", enrollment.WhenAlways); c.Webhook.When == "" || h.chance("its challenges, too", 50) {
+			c.Challenges = append(slices.Clone(c.Challenges), enrollment.ChallengeWebhook)
+			if h.chance("and others", 70) {
+				c.Challenges = []enrollment.ChallengeKind{enrollment.ChallengeOneTime, enrollment.ChallengeStatic, enrollment.ChallengeWebhook}
+			}
+		}
+	}
 	c.Renewal.Percent = pick(h, "percent", 0, 0, 10, 30, 100)
 	c.Renewal.Challenge = h.chance("challenge too", 10)
 	c.Renewal.NewKey = h.chance("new key", 10)
@@ -337,7 +346,37 @@ func (h *history) repeat() {
 	h.ask(a)
 }
 
-func (h *history) ask(a ask) { h.asked(a, nil) }
+func (h *history) ask(a ask) {
+	if h.world.gates[a.point].config.Webhook != nil {
+		a.says = h.opinionOf(a)
+	}
+	h.asked(a, nil)
+}
+
+// opinionOf draws what the webhook says of a request.
+func (h *history) opinionOf(a ask) *opinion {
+	var o opinion
+	switch rapid.IntRange(0, 19).Draw(h.rt, "webhook says") {
+	case 0:
+		return nil
+	case 1, 2:
+		o.deny = true
+	case 3, 4:
+		o.pending = true
+	}
+	if h.chance("which device", 40) {
+		if o.device = orElse(a.cn, h.ids[0]); h.chance("another", 10) {
+			o.device = pick(h, "device", h.ids...)
+		}
+	}
+	o.group = pick(h, "its group", "", "", "g1")
+	if h.chance("other names", 20) {
+		o.cn = pick(h, "its subject", "", a.cn, a.cn, h.ids[0])
+		o.sans = pick(h, "its names", nil, []string{a.cn}, []string{"y." + a.cn})
+	}
+	o.longest = pick(h, "its life", 0, 0, 20*day, 3000*day)
+	return &o
+}
 
 func (h *history) asked(a ask, sent *scepraw.Sent) {
 	out, err := h.try(a, h.ra, sent)
@@ -360,9 +399,10 @@ func (h *history) device() {
 	if h.world.devices[id] != nil {
 		status = pick(h, "status", 0, 0, pki.DeviceBlocked, pki.DeviceRetired, pki.DeviceEnrolled, pki.DeviceEnrolled)
 	}
-	subject := pick(h, "bound subject", "", "", id)
-	sans := pick(h, "bound names", nil, nil, nil, []string{id}, []string{id}, []string{id, "x." + id})
-	h.fail(h.changeDevice(id, status, pick(h, "group", "", "g1", "g2"), subject, sans))
+	h.fail(h.changeDevice(id, status, known{
+		group: pick(h, "group", "", "g1", "g2"), owner: pick(h, "owner", "", "o1", "o2"), site: pick(h, "site", "", "s1"),
+		subject: pick(h, "bound subject", "", "", id), sans: pick(h, "bound names", nil, nil, nil, []string{id}, []string{id}, []string{id, "x." + id}),
+	}))
 }
 
 func (h *history) status() {
@@ -373,6 +413,8 @@ func (h *history) status() {
 	r, err := h.store.Certificate(h.rt.Context(), fingerprint(c.cert))
 	h.fail(err)
 	switch {
+	case r.Revocation == nil && h.chance("key compromise", 25):
+		h.fail(h.stolen(c))
 	case r.Revocation == nil:
 		h.fail(h.setStatus(c, pick(h, "becomes", pki.Revoked, pki.OnHold)))
 	case r.Revocation.Status == pki.OnHold:

@@ -4,6 +4,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -36,6 +37,8 @@ func (h *held) ended(now time.Time) bool { return now.After(h.cert.NotAfter) }
 type known struct {
 	status  pki.DeviceStatus
 	group   string
+	owner   string
+	site    string   // a label
 	subject string   // common name; empty: not bound
 	sans    []string // DNS names; empty: not bound
 	tries   int      // of coming back with an ended certificate, since the newest
@@ -66,7 +69,17 @@ type ask struct {
 	cn        string
 	sans      []string // DNS names
 	challenge string
-	sha1      bool // the message's signature
+	sha1      bool     // the message's signature
+	says      *opinion // of the point's webhook, when it is asked; nil: it does not answer
+}
+
+// opinion is what a webhook says of a request. What is empty it does not say.
+type opinion struct {
+	deny, pending bool
+	device, group string
+	cn            string
+	sans          []string // DNS names
+	longest       time.Duration
 }
 
 // octets tells whether two requests have the same CSR.
@@ -83,6 +96,7 @@ type memory struct {
 	issued    *held
 	challenge *token
 	replaces  *held
+	said      *opinion // of the webhook, that counts; nil: none
 	ends      time.Time
 }
 
@@ -98,13 +112,14 @@ type world struct {
 	rows    map[memoryKey]*memory
 	byKey   map[string][]*held // by modulus
 	lines   map[string][]*held // by device and profile
+	blocked map[string]bool    // keys, by modulus
 	issued  int
 }
 
 func newWorld() *world {
 	return &world{
 		gates: map[string]*gate{}, devices: map[string]*known{}, tokens: map[string]*token{}, rows: map[memoryKey]*memory{},
-		byKey: map[string][]*held{}, lines: map[string][]*held{},
+		byKey: map[string][]*held{}, lines: map[string][]*held{}, blocked: map[string]bool{},
 	}
 }
 
@@ -137,6 +152,10 @@ type verdict struct {
 	comesby bool          // by offline return
 	revokes bool          // the device's older certificates of the profile
 	either  bool          // the document is silent: refused is right, too
+	asks    bool          // the webhook, before anything else can be said
+	said    *opinion      // of the webhook, if it has allowed the request
+
+	blockedKey bool // it is refused for its key alone, when all else was settled
 }
 
 func no(rule string) verdict { return verdict{answer: refused, rule: rule} }
@@ -154,23 +173,36 @@ func (w *world) served(device string) bool {
 }
 
 func (g *gate) takes(kind enrollment.ChallengeKind) bool {
-	return len(g.config.Challenges) == 0 || slices.Contains(g.config.Challenges, kind)
+	if len(g.config.Challenges) == 0 {
+		return kind == enrollment.ChallengeOneTime || kind == enrollment.ChallengeStatic
+	}
+	return slices.Contains(g.config.Challenges, kind)
 }
+
+// always tells whether the webhook is asked about every request.
+func (g *gate) always() bool {
+	return g.config.Webhook != nil && g.config.Webhook.When == enrollment.WhenAlways
+}
+
+// oneTimeForm is what only one-time challenges look like.
+var oneTimeForm = regexp.MustCompile(`^[A-Z2-7]{10}-[A-Z2-7]{26}$`)
 
 func (g *gate) on(s enrollment.Switch, now time.Time) bool {
 	until, ok := g.config.Legacy[s]
 	return ok && now.Before(until.End())
 }
 
-// accepted returns the one-time challenge of a request, if it is good, and whether any challenge is.
-func (w *world) accepted(g *gate, a ask, now time.Time) (*token, bool) {
-	if t := w.tokens[a.challenge]; t != nil {
-		if g.takes(enrollment.ChallengeOneTime) && t.point == a.point && !t.gone && now.Before(t.ends) {
-			return t, true
-		}
-		return nil, false
+// accepted returns the one-time challenge of a request, if it is good, and whether any challenge is. asks: the webhook says so.
+func (w *world) accepted(g *gate, a ask, now time.Time) (t *token, good, asks bool) {
+	switch t := w.tokens[a.challenge]; {
+	case t != nil && g.takes(enrollment.ChallengeOneTime) && t.point == a.point && !t.gone && now.Before(t.ends):
+		return t, true, false
+	case t != nil, a.challenge == "":
+		return nil, false, false
+	case a.challenge == g.static && g.takes(enrollment.ChallengeStatic):
+		return nil, true, false
 	}
-	return nil, a.challenge != "" && a.challenge == g.static && g.takes(enrollment.ChallengeStatic)
+	return nil, false, g.takes(enrollment.ChallengeWebhook) && !oneTimeForm.MatchString(a.challenge)
 }
 
 // newest tells whether a certificate is the newest of its line. device is whose it is: one that has none in its record may
@@ -196,25 +228,63 @@ func (g *gate) identity(cn string, sans []string) string {
 // judge is the policy, without section 9.
 func (w *world) judge(a ask, now time.Time) verdict {
 	g := w.gates[a.point]
-	t, good := w.accepted(g, a, now)
+	v, asked := w.judgeBy(g, a, nil, now), false
+	if v.asks {
+		v, asked = w.judgeBy(g, a, a.answer(), now), true
+	}
+	if g.always() && v.answer != refused {
+		if !asked {
+			v = w.judgeBy(g, a, a.answer(), now)
+		}
+		switch said := a.answer(); {
+		case v.answer == refused:
+		case said.deny:
+			return no("7.3 the webhook says no")
+		case said.device != "" && said.device != v.device:
+			return no("7.3 the webhook means another device")
+		}
+	}
+	if v.answer == granted && w.blocked[keyName(a.key)] {
+		v.answer, v.rule, v.blockedKey = refused, "the key is blocked", true
+	}
+	return v
+}
+
+// answer is what the webhook says of a request. Without an answer it has said no.
+func (a ask) answer() *opinion {
+	if a.says == nil {
+		return &opinion{deny: true}
+	}
+	return a.says
+}
+
+// judgeBy is judge with what the webhook has said, if it was asked.
+func (w *world) judgeBy(g *gate, a ask, said *opinion, now time.Time) verdict {
 	s := a.signer
+	if s != nil {
+		// Section 1.
+		switch {
+		case s.void:
+			return no("1.1 the signer is revoked or on hold")
+		case w.blocked[keyName(s.key)] && !a.key.Equal(s.key):
+			return no("1.2 the signer's key is blocked, and is not the request's")
+		case w.blocked[keyName(s.key)]:
+			s = nil
+		case !w.served(s.device):
+			return no("1.3 the signer's device is not served")
+		}
+	}
 	if s == nil {
-		return w.enroll(g, a, nil, t, good, now)
+		return w.enroll(g, a, nil, said, now)
 	}
-	// Section 1.
-	if s.void {
-		return no("1.1 the signer is revoked or on hold")
-	}
-	if !w.served(s.device) {
-		return no("1.3 the signer's device is not served")
-	}
-	v := w.renew(g, a, s, t, now)
+	t, good, asks := w.accepted(g, a, now)
+	v := w.renew(g, a, s, t, said, now)
 	const challengeToo = "2.7 a renewal takes a one-time challenge, too"
 	if v.answer == granted && g.config.Renewal.Challenge && t == nil {
 		v = no(challengeToo)
 	}
-	if v.answer != granted && good {
-		e := w.enroll(g, a, s, t, good, now)
+	if v.answer != granted && (good || asks) {
+		e := w.enroll(g, a, s, said, now)
 		if !strings.HasPrefix(e.rule, "4.") { // its refusals let section 2 stand
 			return e
 		}
@@ -231,15 +301,18 @@ func (w *world) judge(a ask, now time.Time) verdict {
 		v.token = t
 		v.either = v.either || t.device != "" && t.device != s.device
 	}
-	return w.finish(g, a, v, now)
+	return w.finish(g, a, v, said, now)
 }
 
 // renew is sections 2 and 3.
-func (w *world) renew(g *gate, a ask, s *held, t *token, now time.Time) verdict {
+func (w *world) renew(g *gate, a ask, s *held, t *token, said *opinion, now time.Time) verdict {
 	c := g.config
 	v := verdict{answer: granted, rule: "2 renewal", device: s.device, profile: s.profile, cn: s.cn, sans: s.sans, renews: s}
 	if v.device == "" && t != nil && c.Renewal.Challenge {
 		v.device = t.device
+	}
+	if said != nil {
+		v.device = orElse(v.device, said.device)
 	}
 	v.device = orElse(v.device, g.identity(s.cn, s.sans))
 	profile := orElse(c.Profile, "device")
@@ -296,8 +369,14 @@ func (w *world) renew(g *gate, a ask, s *held, t *token, now time.Time) verdict 
 }
 
 // enroll is section 4.
-func (w *world) enroll(g *gate, a ask, s *held, t *token, good bool, now time.Time) verdict {
-	if !good {
+func (w *world) enroll(g *gate, a ask, s *held, said *opinion, now time.Time) verdict {
+	t, good, asks := w.accepted(g, a, now)
+	switch {
+	case asks && said == nil:
+		return verdict{asks: true, rule: "to be asked"}
+	case asks && said.deny:
+		return no("4.1 the webhook says no")
+	case !good && !asks:
 		return no("4.1 no accepted challenge")
 	}
 	v := verdict{answer: granted, rule: "4 by a challenge", profile: orElse(g.config.Profile, "device"), cn: a.cn, sans: a.sans, token: t}
@@ -310,10 +389,16 @@ func (w *world) enroll(g *gate, a ask, s *held, t *token, good bool, now time.Ti
 		}
 	}
 	if t != nil {
-		if t.device != "" && own != "" && t.device != own {
-			return no("4.3 another device than the signer's")
-		}
 		v.profile, v.device = orElse(t.profile, v.profile), t.device
+	}
+	if said != nil {
+		if v.device != "" && said.device != "" && v.device != said.device {
+			return no("4.3 another device than the challenge's")
+		}
+		v.device = orElse(v.device, said.device)
+	}
+	if v.device != "" && own != "" && v.device != own {
+		return no("4.3 another device than the signer's")
 	}
 	if v.device == "" && named != "" && own != "" && named != own {
 		return no("4 the names are of another device than the signer")
@@ -327,16 +412,19 @@ func (w *world) enroll(g *gate, a ask, s *held, t *token, good bool, now time.Ti
 			v.device = orElse(v.device, h.device)
 		}
 	}
-	return w.finish(g, a, v, now)
+	return w.finish(g, a, v, said, now)
 }
 
-// finish is sections 5 to 7.
-func (w *world) finish(g *gate, a ask, v verdict, now time.Time) verdict {
-	if v = w.check(g, a, v, now); v.answer == refused || v.renews != nil {
+// finish is sections 5 to 7, but for what of 7.3 refuses.
+func (w *world) finish(g *gate, a ask, v verdict, said *opinion, now time.Time) verdict {
+	if said != nil && !said.deny {
+		v.said = said
+	}
+	if v = w.check(g, a, v, now); v.answer == refused {
 		return v
 	}
 	// Section 7.
-	if v.device != "" {
+	if v.renews == nil && v.device != "" {
 		line := w.lines[v.device+" "+v.profile]
 		if slices.ContainsFunc(line, func(h *held) bool { return !h.void && !h.ended(now) }) {
 			switch g.config.Replacement {
@@ -349,8 +437,16 @@ func (w *world) finish(g *gate, a ask, v verdict, now time.Time) verdict {
 			}
 		}
 	}
-	if g.config.Approval && v.answer == granted {
+	if v.renews == nil && g.config.Approval && v.answer == granted {
 		v.answer, v.rule = waits, "7.2 approval"
+	}
+	if o := v.said; o != nil {
+		if o.pending {
+			v.answer, v.rule, v.comesby = waits, "7.3 the webhook wants a person to decide", false
+		}
+		if o.longest > 0 && (v.longest == 0 || o.longest < v.longest) {
+			v.longest = o.longest
+		}
 	}
 	return v
 }
@@ -387,14 +483,20 @@ func (w *world) check(g *gate, a ask, v verdict, now time.Time) verdict {
 		}
 	}
 	if g.config.Subject != "" || len(g.config.SANs) > 0 {
-		group := ""
+		var of known
 		if d != nil {
-			group = d.group
+			of = *d
+		} else if v.said != nil {
+			of.group = v.said.group
 		}
 		fill := func(template string) (string, bool) {
-			ok := !strings.Contains(template, "{device}") || v.device != ""
-			ok = ok && (!strings.Contains(template, "{group}") || group != "")
-			return strings.NewReplacer("{device}", v.device, "{group}", group).Replace(template), ok
+			for place, value := range map[string]string{"{device}": v.device, "{group}": of.group, "{owner}": of.owner, "{label:site}": of.site} {
+				if strings.Contains(template, place) && value == "" {
+					return "", false
+				}
+				template = strings.ReplaceAll(template, place, value)
+			}
+			return template, true
 		}
 		var sans []string
 		for _, t := range g.config.SANs {
@@ -415,6 +517,13 @@ func (w *world) check(g *gate, a ask, v verdict, now time.Time) verdict {
 	}
 	if v.token != nil {
 		bind(v.token.cn, v.token.sans)
+	}
+	// What a webhook says stands in place of the request's.
+	if o := v.said; o != nil && v.renews == nil {
+		v.cn = orElse(o.cn, v.cn)
+		if len(o.sans) > 0 {
+			v.sans = o.sans
+		}
 	}
 	for _, cn := range subjects {
 		if cn != subjects[0] {
@@ -451,9 +560,9 @@ func (w *world) check(g *gate, a ask, v verdict, now time.Time) verdict {
 		sans = names[0]
 	}
 	switch {
-	case len(subjects) > 0 && a.cn != subjects[0]:
+	case len(subjects) > 0 && v.cn != subjects[0]:
 		return no("6.2 another subject")
-	case len(subjects) == 0 && !slices.Contains(sans, a.cn):
+	case len(subjects) == 0 && !slices.Contains(sans, v.cn):
 		return no("6.2 another common name")
 	}
 	for _, n := range v.sans {
@@ -483,10 +592,12 @@ func (w *world) approve(m *memory, now time.Time) verdict {
 		return no("8 it does not wait")
 	}
 	if s := a.signer; s != nil {
-		switch {
+		switch blocked := w.blocked[keyName(s.key)]; {
 		case s.void:
 			return no("1.1 the signer is revoked or on hold")
-		case !w.served(s.device):
+		case blocked && v.renews != nil:
+			return no("1.2 the signer's key is blocked")
+		case !blocked && !w.served(s.device):
 			return no("1.3 the signer's device is not served")
 		}
 	}
@@ -500,8 +611,14 @@ func (w *world) approve(m *memory, now time.Time) verdict {
 	} else {
 		v.cn, v.sans = a.cn, a.sans
 	}
-	v.answer, v.rule, v.longest = granted, "8 approved", 0
-	return w.check(g, a, v, now)
+	v.answer, v.rule, v.longest, v.said = granted, "8 approved", 0, m.said
+	if m.said != nil {
+		v.longest = m.said.longest
+	}
+	if v = w.check(g, a, v, now); v.answer == granted && w.blocked[keyName(a.key)] {
+		v.answer, v.rule, v.blockedKey = refused, "the key is blocked", true
+	}
+	return v
 }
 
 // again is section 9: the certificate or the answer that the same request has got already. surely says that nothing else
@@ -561,6 +678,15 @@ func (w *world) signingKey(a ask) *rsa.PrivateKey {
 		return a.signer.key
 	}
 	return a.key
+}
+
+// introduce notes the device of which a webhook has told the group. It is in the registry before its first certificate, even
+// if it does not get one.
+func (w *world) introduce(v verdict) {
+	allowed := v.answer == granted || v.blockedKey
+	if allowed && v.said != nil && v.said.group != "" && v.device != "" && w.devices[v.device] == nil {
+		w.devices[v.device] = &known{status: pki.DeviceExpected, group: v.said.group}
+	}
 }
 
 // issue notes a certificate.

@@ -7,6 +7,8 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
@@ -14,16 +16,19 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/certwright/certwright/pkg/audit"
 	"github.com/certwright/certwright/pkg/ca"
+	"github.com/certwright/certwright/pkg/document"
 	"github.com/certwright/certwright/pkg/enrollment"
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/internal/scepraw"
 	"github.com/certwright/certwright/pkg/keys"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/store"
+	"github.com/certwright/certwright/pkg/webhook"
 )
 
 // stage is where simulated devices meet the server: the front-end on a real store, and the world as the policy sees it
@@ -35,6 +40,9 @@ type stage struct {
 	tap   *tap
 	mu    sync.Mutex
 	world *world // guarded by mu
+	// What the webhook says when it is asked next. It is one for all: with webhooks, messages are not sent at once.
+	opinion atomic.Pointer[opinion]
+	hooks   *httptest.Server // nil until the first point has one
 	// The names of points' latest versions; guarded by mu.
 	versions map[string]int
 }
@@ -100,12 +108,50 @@ func (s *stage) setPoint(name string, g *gate) error {
 	if p, err := s.points.Point(name); err == nil {
 		version = p.Version()
 	}
-	v, err := s.points.Put(s.t.Context(), enrollment.Change{Principal: pki.System(), Now: s.now(), Config: g.config, Version: version, Static: &g.static})
+	change := enrollment.Change{Principal: pki.System(), Now: s.now(), Config: g.config, Version: version, Static: &g.static}
+	if secret := hookSecret; g.config.Webhook != nil {
+		change.WebhookSecret = &secret
+	}
+	v, err := s.points.Put(s.t.Context(), change)
 	if err != nil {
 		return fmt.Errorf("settings of %s: %w", name, err)
 	}
 	s.versions[name], s.world.gates[name] = v.Version, g
 	return s.sync(s.t.Context())
+}
+
+// hook returns the rules of the webhook, which says what opinion has.
+func (s *stage) hook() *enrollment.WebhookRules {
+	if s.hooks == nil {
+		s.hooks = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			o := s.opinion.Load()
+			if o == nil {
+				http.Error(w, "it has none", http.StatusInternalServerError)
+				return
+			}
+			answer := webhook.Answer{Decision: webhook.Allow, Device: o.device, Group: o.group, Validity: document.Duration(o.longest)}
+			switch {
+			case o.deny:
+				answer = webhook.Answer{Decision: webhook.Deny}
+			case o.pending:
+				answer.Decision = webhook.Pending
+			}
+			if o.cn != "" {
+				answer.Subject = "CN=" + o.cn
+			}
+			for _, n := range o.sans {
+				answer.SANs = append(answer.SANs, "DNS:"+n)
+			}
+			if err := json.NewEncoder(w).Encode(answer); err != nil {
+				s.t.Error(err)
+			}
+		}))
+		s.t.Cleanup(s.hooks.Close)
+	}
+	return &enrollment.WebhookRules{
+		URL: s.hooks.URL, Allow: []string{"127.0.0.1"}, Timeout: document.Duration(20 * time.Second), Retries: new(int),
+		CA: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.hooks.Certificate().Raw})),
+	}
 }
 
 // newToken makes a challenge in the store. Its text is new.
@@ -137,15 +183,20 @@ func (s *stage) newToken(t *token) error {
 }
 
 // changeDevice writes a device's record, and makes it if there is none. status 0 leaves it.
-func (s *stage) changeDevice(id string, status pki.DeviceStatus, group, subject string, sans []string) error {
+func (s *stage) changeDevice(id string, status pki.DeviceStatus, want known) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	record := audit.Record{Time: s.now(), Action: audit.ActionChallenge, Target: "device/" + id}
-	d := pki.Device{ID: id, Version: 1, Status: pki.DeviceExpected, Group: group, CreatedAt: s.now(), CreatedBy: "test", ChangedAt: s.now(), ChangedBy: "test"}
-	if subject != "" {
-		d.Subject = "CN=" + subject
+	d := pki.Device{
+		ID: id, Version: 1, Status: pki.DeviceExpected, Group: want.group, Owner: want.owner, CreatedAt: s.now(), CreatedBy: "test", ChangedAt: s.now(), ChangedBy: "test",
 	}
-	for _, n := range sans {
+	if want.site != "" {
+		d.Labels = map[string]string{"site": want.site}
+	}
+	if want.subject != "" {
+		d.Subject = "CN=" + want.subject
+	}
+	for _, n := range want.sans {
 		d.SANs = append(d.SANs, "DNS:"+n)
 	}
 	k := s.world.devices[id]
@@ -156,7 +207,8 @@ func (s *stage) changeDevice(id string, status pki.DeviceStatus, group, subject 
 		if err := s.store.CreateDevices(s.t.Context(), []pki.Device{d}, record); err != nil {
 			return err
 		}
-		s.world.devices[id] = &known{status: d.Status, group: group, subject: subject, sans: sans}
+		want.status = d.Status
+		s.world.devices[id] = &want
 		return nil
 	}
 	old, err := s.store.Device(s.t.Context(), id)
@@ -167,15 +219,28 @@ func (s *stage) changeDevice(id string, status pki.DeviceStatus, group, subject 
 		return fmt.Errorf("device %s is %s in the registry, want %s", id, old.Status, k.status)
 	}
 	old.Version++
-	old.Group, old.Subject, old.SANs, old.ChangedAt = d.Group, d.Subject, d.SANs, d.ChangedAt
+	old.Group, old.Owner, old.Labels, old.Subject, old.SANs, old.ChangedAt = d.Group, d.Owner, d.Labels, d.Subject, d.SANs, d.ChangedAt
 	if status != 0 {
 		old.Status = status
 	}
 	if err := s.store.ChangeDevice(s.t.Context(), store.DeviceChange{Device: old, Record: record}); err != nil {
 		return err
 	}
-	k.status, k.group, k.subject, k.sans = old.Status, group, subject, sans
+	want.status, want.tries = old.Status, k.tries
+	*k = want
 	return nil
+}
+
+// stolen revokes a certificate since its key is known to others. The key is refused from now on.
+func (s *stage) stolen(h *held) error {
+	_, err := s.ca.Revoke(s.t.Context(), ca.StatusRequest{Principal: pki.System(), Certificate: fingerprint(h.cert), Reason: pki.KeyCompromise})
+	if err == nil {
+		err = s.sync(s.t.Context())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h.void, s.world.blocked[keyName(h.key)] = true, true
+	return err
 }
 
 // setStatus revokes a certificate, holds it, or lets it go again.
@@ -245,6 +310,7 @@ func (s *stage) try(a ask, ra *x509.Certificate, sent *scepraw.Sent) (outcome, e
 	v := s.world.judge(a, now)
 	before, surely := s.world.again(a, now)
 	s.mu.Unlock()
+	s.opinion.Store(a.says)
 	if sent == nil {
 		m := a.request(ra).Send()
 		sent = &m
@@ -264,6 +330,9 @@ func (s *stage) try(a ask, ra *x509.Certificate, sent *scepraw.Sent) (outcome, e
 		if d := s.world.devices[v.device]; d != nil {
 			d.tries++
 		}
+	}
+	if !surely {
+		s.world.introduce(v)
 	}
 	broken := func(format string, args ...any) error {
 		return fmt.Errorf("%s\nasked: %s\nverdict: %s (%s), as of %s\nanswer: %s", fmt.Sprintf(format, args...), a.describe(), v.answer, v.rule, now.Format(time.DateTime), out.Answer)
@@ -286,7 +355,7 @@ func (s *stage) try(a ask, ra *x509.Certificate, sent *scepraw.Sent) (outcome, e
 		}
 		out.got = h
 		s.world.remember(&memory{
-			ask: a, state: pki.EnrollmentIssued, issued: h, challenge: v.token, replaces: v.renews, ends: now.Add(s.world.gates[a.point].retryWindow()),
+			ask: a, state: pki.EnrollmentIssued, issued: h, challenge: v.token, replaces: v.renews, said: v.said, ends: now.Add(s.world.gates[a.point].retryWindow()),
 		})
 		return out, nil
 	case out.Status == "0":
@@ -306,7 +375,7 @@ func (s *stage) try(a ask, ra *x509.Certificate, sent *scepraw.Sent) (outcome, e
 		if v.answer != waits {
 			return out, broken("the request waits, against the policy")
 		}
-		m := &memory{ask: a, state: pki.EnrollmentPending, verdict: v, challenge: v.token, replaces: v.renews, ends: now.Add(s.world.gates[a.point].pendingLife())}
+		m := &memory{ask: a, state: pki.EnrollmentPending, verdict: v, challenge: v.token, replaces: v.renews, said: v.said, ends: now.Add(s.world.gates[a.point].pendingLife())}
 		if v.token != nil {
 			v.token.gone = true
 		}
@@ -422,7 +491,8 @@ func (a ask) describe() string {
 	if h := a.signer; h != nil {
 		signer = fmt.Sprintf("the certificate %d (%s, device %q, profile %s, until %s, renewed %v, void %v)", h.at, h.cn, h.device, h.profile, h.cert.NotAfter.Format(time.DateTime), h.renewed, h.void)
 	}
-	return fmt.Sprintf("%s at %s, transactionID %s, key %.8x, names %s %q, challenge %.10s, signed by %s, SHA-1 %v", a.kind, a.point, a.id, a.key.N.Bytes()[:4], a.cn, a.sans, a.challenge, signer, a.sha1)
+	return fmt.Sprintf("%s at %s, transactionID %s, key %.8x, names %s %q, challenge %.10s, signed by %s, SHA-1 %v, webhook %+v",
+		a.kind, a.point, a.id, a.key.N.Bytes()[:4], a.cn, a.sans, a.challenge, signer, a.sha1, a.says)
 }
 
 // decide approves or denies a request that waits, and holds the outcome to the policy.
@@ -447,6 +517,7 @@ func (s *stage) decide(m *memory, approve bool) (*held, error) {
 	fresh := s.tap.of(m.ask.key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.world.introduce(v)
 	broken := func(format string, args ...any) error {
 		return fmt.Errorf("%s\napproved: %s\nverdict: %s (%s), as of %s\nerror: %w", fmt.Sprintf(format, args...), m.ask.describe(), v.answer, v.rule, s.now().Format(time.DateTime), err)
 	}
@@ -528,7 +599,7 @@ func (s *stage) replaced(h *held, older []*held) error {
 
 // block blocks a device, and has its certificates revoked.
 func (s *stage) block(id string) error {
-	if err := s.changeDevice(id, pki.DeviceBlocked, "", "", nil); err != nil {
+	if err := s.changeDevice(id, pki.DeviceBlocked, known{}); err != nil {
 		return err
 	}
 	s.mu.Lock()
