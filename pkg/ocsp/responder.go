@@ -34,7 +34,7 @@ const (
 	DefaultMaxAge       = time.Minute
 	DefaultBackdate     = 5 * time.Minute
 	DefaultMaxStale     = time.Minute
-	DefaultCacheEntries = 16 << 10 // about 1.5 kB each
+	DefaultCacheEntries = 12 << 10 // about 1.5 kB each
 	DefaultUnknownRate  = 10
 )
 
