@@ -24,6 +24,7 @@ type poller struct {
 	check       func(n int, body []byte) error
 	connections int
 	duration    time.Duration
+	least       int          // it goes on until so many answers have come, warm-up included
 	edge        func() error // called when the measured phase begins, and when it ends
 	// perSecond is how many requests are sent a second, whatever becomes of those before; 0: as many as are answered.
 	// Latency counts from when a request was to be sent: one that finds no connection free has waited, too.
@@ -178,7 +179,7 @@ func (r *polling) loop(ctx context.Context) error {
 			now = time.Now()
 			measuring, measured = true, now
 		}
-		if measuring && now.Sub(measured) >= r.duration {
+		if measuring && now.Sub(measured) >= r.duration && r.all >= r.least {
 			r.took = now.Sub(measured)
 			return r.edge()
 		}

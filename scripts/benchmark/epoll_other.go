@@ -16,6 +16,7 @@ type poller struct {
 	check       func(n int, body []byte) error
 	connections int
 	duration    time.Duration
+	least       int
 	edge        func() error
 	perSecond   int
 	renew       int

@@ -270,17 +270,17 @@ func ocspOurs(ctx context.Context, o options, report *ocspReport) (a *answered, 
 	if err != nil {
 		return nil, err
 	}
-	run := func(name string, next func(int, int) []byte, check func(int, []byte) error) error {
-		return report.run(ctx, o, ours, name, t.address, t.server.pid(), next, check)
+	run := func(name string, least int, next func(int, int) []byte, check func(int, []byte) error) error {
+		return report.run(ctx, o, ours, name, least, t.address, t.server.pid(), next, check)
 	}
-	if err := run("cached GET", few.get, few.good); err != nil {
+	if err := run("cached GET", 0, few.get, few.good); err != nil {
 		return nil, err
 	}
 	next, check, err := few.withNonces(o.connections)
 	if err != nil {
 		return nil, err
 	}
-	if err := run("POST with nonce", next, check); err != nil {
+	if err := run("POST with nonce", 0, next, check); err != nil {
 		return nil, err
 	}
 	if len(t.serials) > kept {
@@ -288,7 +288,7 @@ func ocspOurs(ctx context.Context, o options, report *ocspReport) (a *answered, 
 		if err != nil {
 			return nil, err
 		}
-		if err := run(fmt.Sprintf("GET of %d in turn", len(t.serials)), many.get, many.good); err != nil {
+		if err := run(fmt.Sprintf("GET of %d in turn", len(t.serials)), len(t.serials), many.get, many.good); err != nil {
 			return nil, err
 		}
 	}
@@ -409,12 +409,12 @@ func fetchCertificate(address string) (*x509.Certificate, error) {
 	return x509.ParseCertificate(block.Bytes)
 }
 
-// run puts a server under one load, reports it, and keeps the report.
-func (r *ocspReport) run(ctx context.Context, o options, server, name string, address netip.AddrPort, pid int, next func(int, int) []byte, check func(int, []byte) error) error {
+// run puts a server under one load, of as many answers at least, reports it, and keeps the report.
+func (r *ocspReport) run(ctx context.Context, o options, server, name string, least int, address netip.AddrPort, pid int, next func(int, int) []byte, check func(int, []byte) error) error {
 	var edges []usage
 	var perf *process
 	p := &poller{
-		address: address, next: next, check: check, connections: o.connections, duration: o.duration,
+		address: address, next: next, check: check, connections: o.connections, duration: o.duration, least: least,
 		edge: func() error {
 			u, err := usageOf(pid, 0)
 			if edges = append(edges, u); err != nil || o.profile == "" || server != ours {
@@ -494,7 +494,7 @@ func (r *ocspReport) peer(ctx context.Context, o options, name, load string, add
 		return c.Close()
 	})
 	if err == nil {
-		err = r.run(ctx, o, name, load, address, p.pid(), a.get, a.good)
+		err = r.run(ctx, o, name, load, 0, address, p.pid(), a.get, a.good)
 	}
 	if err != nil {
 		err = p.failure(err)
