@@ -262,6 +262,9 @@ func (r deviceRows) queue(b *pgx.Batch) {
 	})
 }
 
+// newDeviceLock is the class of advisory locks by which those who would be a device's first are held apart.
+const newDeviceLock int32 = 0x64657669
+
 // queueNewest queues the statement that refuses what was decided by a certificate which is not its device's newest any more,
 // and holds the devices.
 func queueNewest(b *pgx.Batch, ops []*issuance) {
@@ -276,6 +279,13 @@ func queueNewest(b *pgx.Batch, ops []*issuance) {
 		return
 	}
 	ids := slices.Sorted(maps.Keys(waiting))
+	// A device that is not in the registry yet has no row to be held by.
+	unknown := slices.DeleteFunc(slices.Clone(ids), func(id string) bool {
+		return !slices.ContainsFunc(waiting[id], func(op *issuance) bool { return *op.DeviceCertificate == pki.Fingerprint{} })
+	})
+	if len(unknown) > 0 {
+		b.Queue(`SELECT pg_advisory_xact_lock($2, hashtext(id)) FROM unnest($1::text[]) AS id`, unknown, newDeviceLock)
+	}
 	b.Queue(`SELECT id, certificate FROM device WHERE id = ANY($1::text[]) ORDER BY id COLLATE "C" FOR UPDATE`, ids).Query(func(rows pgx.Rows) error {
 		newest := make(map[string]pki.Fingerprint, len(waiting))
 		var id string
