@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/certwright/certwright/pkg/der"
+	"github.com/certwright/certwright/pkg/document"
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/profile"
@@ -44,41 +45,19 @@ const labelPrefix = "label:"
 
 func parseTemplate(text string) (template, error) {
 	var t template
-	var literal strings.Builder
-	flush := func() {
-		if literal.Len() > 0 {
-			t = append(t, templatePart{literal: literal.String()})
-			literal.Reset()
+	err := document.ScanTemplate(text, func(literal string) {
+		t = append(t, templatePart{literal: literal})
+	}, func(name string) error {
+		if label, ok := strings.CutPrefix(name, labelPrefix); !slices.Contains([]string{"device", "group", "owner"}, name) && (!ok || label == "") {
+			return fmt.Errorf("{%s} stands for nothing; there are {device}, {group}, {owner} and {label:NAME}", cut(name, 60))
 		}
+		t = append(t, templatePart{placeholder: name})
+		return nil
+	})
+	if err == nil && len(t) == 0 {
+		err = errors.New("it is empty")
 	}
-	for i := 0; i < len(text); i++ {
-		switch c := text[i]; {
-		case (c == '{' || c == '}') && strings.HasPrefix(text[i+1:], string(c)):
-			literal.WriteByte(c)
-			i++
-		case c == '}':
-			return nil, errors.New("a closing brace without an opening one; write }} for the character")
-		case c == '{':
-			end := strings.IndexByte(text[i:], '}')
-			if end < 0 {
-				return nil, errors.New("an opening brace without a closing one; write {{ for the character")
-			}
-			name := text[i+1 : i+end]
-			if label, ok := strings.CutPrefix(name, labelPrefix); !slices.Contains([]string{"device", "group", "owner"}, name) && (!ok || label == "") {
-				return nil, fmt.Errorf("{%s} stands for nothing; there are {device}, {group}, {owner} and {label:NAME}", cut(name, 60))
-			}
-			flush()
-			t = append(t, templatePart{placeholder: name})
-			i += end
-		default:
-			literal.WriteByte(c)
-		}
-	}
-	flush()
-	if len(t) == 0 {
-		return nil, errors.New("it is empty")
-	}
-	return t, nil
+	return t, err
 }
 
 // whole says that the template is a placeholder and nothing else.

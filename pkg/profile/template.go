@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/certwright/certwright/pkg/der"
+	"github.com/certwright/certwright/pkg/document"
 )
 
 // template is text with placeholders; see [SubjectRules].
@@ -39,45 +40,24 @@ func parseTemplate(text string) (template, error) {
 	if len(text) > maxTemplate {
 		return t, fmt.Errorf("more than %d octets", maxTemplate)
 	}
-	var literal strings.Builder
-	flush := func() {
-		if literal.Len() > 0 {
-			t.parts = append(t.parts, templatePart{literal: literal.String()})
-			literal.Reset()
-		}
-	}
-	for i := 0; i < len(text); i++ {
-		switch c := text[i]; {
-		case (c == '{' || c == '}') && strings.HasPrefix(text[i+1:], string(c)):
-			literal.WriteByte(c)
-			i++
-		case c == '}':
-			return t, errors.New("a closing brace without an opening one; write }} for the character")
-		case c == '{':
-			end := strings.IndexByte(text[i:], '}')
-			if end < 0 {
-				return t, errors.New("an opening brace without a closing one; write {{ for the character")
+	err := document.ScanTemplate(text, func(literal string) {
+		t.parts = append(t.parts, templatePart{literal: literal})
+	}, func(names string) error {
+		part := templatePart{name: names}
+		for name := range strings.SplitSeq(names, "|") {
+			source, err := parseTemplateSource(strings.TrimSpace(name))
+			if err != nil {
+				return err
 			}
-			flush()
-			part := templatePart{name: text[i+1 : i+end]}
-			for name := range strings.SplitSeq(part.name, "|") {
-				source, err := parseTemplateSource(strings.TrimSpace(name))
-				if err != nil {
-					return t, err
-				}
-				part.sources = append(part.sources, source)
-			}
-			t.parts = append(t.parts, part)
-			i += end
-		default:
-			literal.WriteByte(c)
+			part.sources = append(part.sources, source)
 		}
+		t.parts = append(t.parts, part)
+		return nil
+	})
+	if err == nil && len(t.parts) == 0 {
+		err = errors.New("empty")
 	}
-	flush()
-	if len(t.parts) == 0 {
-		return t, errors.New("empty")
-	}
-	return t, nil
+	return t, err
 }
 
 func parseTemplateSource(name string) (templateSource, error) {

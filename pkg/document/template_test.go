@@ -1,0 +1,44 @@
+package document_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/certwright/certwright/pkg/document"
+)
+
+func TestScanTemplate(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"":                     "",
+		"plain":                `"plain" `,
+		"{a}":                  "<a> ",
+		"x{a}y{b c}":           `"x" <a> "y" <b c> `,
+		"{a}{b}":               "<a> <b> ",
+		"{}":                   "<> ",
+		"{{a}} {{{a}}}":        `"{a} {" <a> "}" `,
+		"}}{{":                 `"}{" `,
+		"x}y":                  "! a closing brace without an opening one; write }} for the character",
+		"x{a":                  "! an opening brace without a closing one; write {{ for the character",
+		"x{bad}{":              `"x" ! no`,
+		"\xff{a}\x00":          `"\xff" <a> "\x00" `,
+		"{a}} and no more{{":   "<a> ! a closing brace without an opening one; write }} for the character",
+		"a literal, {{ quoted": `"a literal, { quoted" `,
+	} {
+		got := ""
+		err := document.ScanTemplate(text, func(s string) { got += fmt.Sprintf("%q ", s) }, func(s string) error {
+			if s == "bad" {
+				return errors.New("no")
+			}
+			got += "<" + s + "> "
+			return nil
+		})
+		if err != nil {
+			got += "! " + err.Error()
+		}
+		if got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}
