@@ -18,9 +18,6 @@ import (
 )
 
 func newCertReportCommand(env *environment, conn *connection) *cobra.Command {
-	var out string
-	var force bool
-	format := &choice{value: "csv", allowed: []string{"csv", "jsonl"}}
 	cmd := &cobra.Command{
 		Use:   "report [TEXT]",
 		Short: "Write all certificates that match as CSV or JSON lines, however many",
@@ -37,31 +34,10 @@ could take for a formula has an apostrophe before it.`,
 		Args: takes("[TEXT]"),
 	}
 	s := selectionFlags(env, cmd)
-	f := cmd.Flags()
-	f.Var(format, "format", "csv for spreadsheets, jsonl for programs: a JSON document in each line")
-	complete(cmd, "format", format.allowed...)
-	f.StringVarP(&out, "out", "o", "", "write this `file` (default: the standard output)")
-	f.BoolVar(&force, "force", false, "overwrite a file that exists")
+	r := reportFlags(cmd)
 	var q client.CertificateQuery
 	write := conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {
-		count := &lineCounter{env: env, bar: newMeter(env).bar, began: env.now()}
-		defer count.end()
-		if out == "" || out == "-" {
-			count.w = env.out
-			if f, ok := env.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-				count.w, count.bar, count.silent = visibleLines{env.out}, false, true // the lines themselves are the progress
-			}
-			return api.Export(cmd.Context(), format.value, q, count)
-		}
-		lines, err := writeReport(out, force, count, func() error { return api.Export(cmd.Context(), format.value, q, count) })
-		if err != nil {
-			return err
-		}
-		count.end()
-		var all fields
-		all.add("Report", out)
-		all.add("Lines", fmt.Sprint(lines))
-		return all.write(env.out)
+		return r.write(env, func(format string, w io.Writer) error { return api.Export(cmd.Context(), format, q, w) })
 	})
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var err error
@@ -71,6 +47,45 @@ could take for a formula has an apostrophe before it.`,
 		return write(cmd, args)
 	}
 	return cmd
+}
+
+// reportTarget is where a list goes that may be long, and in which form.
+type reportTarget struct {
+	format *choice
+	out    string
+	force  bool
+}
+
+func reportFlags(cmd *cobra.Command) *reportTarget {
+	r := &reportTarget{format: &choice{value: "csv", allowed: []string{"csv", "jsonl"}}}
+	f := cmd.Flags()
+	f.Var(r.format, "format", "csv for spreadsheets, jsonl for programs: a JSON document in each line")
+	complete(cmd, "format", r.format.allowed...)
+	f.StringVarP(&r.out, "out", "o", "", "write this `file` (default: the standard output)")
+	f.BoolVar(&r.force, "force", false, "overwrite a file that exists")
+	return r
+}
+
+// write writes what fetch passes on.
+func (r *reportTarget) write(env *environment, fetch func(format string, w io.Writer) error) error {
+	count := &lineCounter{env: env, bar: newMeter(env).bar, began: env.now()}
+	defer count.end()
+	if r.out == "" || r.out == "-" {
+		count.w = env.out
+		if f, ok := env.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+			count.w, count.bar, count.silent = visibleLines{env.out}, false, true // the lines themselves are the progress
+		}
+		return fetch(r.format.value, count)
+	}
+	lines, err := writeReport(r.out, r.force, count, func() error { return fetch(r.format.value, count) })
+	if err != nil {
+		return err
+	}
+	count.end()
+	var all fields
+	all.add("Report", r.out)
+	all.add("Lines", fmt.Sprint(lines))
+	return all.write(env.out)
 }
 
 // writeReport writes a file that appears when it is complete, and returns how many lines it has.

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/certwright/certwright/pkg/client"
 	"github.com/certwright/certwright/pkg/device"
@@ -402,9 +401,6 @@ func readDevices(env *environment, name, format string) ([]client.DeviceRequest,
 }
 
 func newDeviceExportCommand(env *environment, conn *connection) *cobra.Command {
-	var out string
-	var force bool
-	format := &choice{value: "csv", allowed: []string{"csv", "jsonl"}}
 	cmd := &cobra.Command{
 		Use:   "export [TEXT]",
 		Short: "Write all devices that match as CSV or JSON lines, however many",
@@ -415,31 +411,10 @@ it; «certwright device import» takes it away.`,
 		Args:    takes("[TEXT]"),
 	}
 	s := deviceFlags(cmd)
-	f := cmd.Flags()
-	f.Var(format, "format", "csv for spreadsheets, jsonl for programs: a JSON document in each line")
-	complete(cmd, "format", format.allowed...)
-	f.StringVarP(&out, "out", "o", "", "write this `file` (default: the standard output)")
-	f.BoolVar(&force, "force", false, "overwrite a file that exists")
+	r := reportFlags(cmd)
 	cmd.RunE = conn.call(func(cmd *cobra.Command, api *client.Client, args []string) error {
 		q := s.query(env, args)
-		count := &lineCounter{env: env, bar: newMeter(env).bar, began: env.now()}
-		defer count.end()
-		if out == "" || out == "-" {
-			count.w = env.out
-			if f, ok := env.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-				count.w, count.bar, count.silent = visibleLines{env.out}, false, true // the lines themselves are the progress
-			}
-			return api.ExportDevices(cmd.Context(), format.value, q, count)
-		}
-		lines, err := writeReport(out, force, count, func() error { return api.ExportDevices(cmd.Context(), format.value, q, count) })
-		if err != nil {
-			return err
-		}
-		count.end()
-		var all fields
-		all.add("Report", out)
-		all.add("Lines", fmt.Sprint(lines))
-		return all.write(env.out)
+		return r.write(env, func(format string, w io.Writer) error { return api.ExportDevices(cmd.Context(), format, q, w) })
 	})
 	return cmd
 }

@@ -300,19 +300,10 @@ func newIssuerHistoryCommand(env *environment, conn *connection) *cobra.Command 
 		if err != nil {
 			return err
 		}
-		if !output.forPeople() {
-			return output.write(env.out, struct {
-				Versions []client.ProfileVersion `json:"versions"`
-			}{versions}, namesOf(versions, func(v client.ProfileVersion) string { return fmt.Sprint(v.Version) })...)
-		}
-		if len(versions) == 0 {
+		if len(versions) == 0 && output.forPeople() {
 			note(env, "nobody has settled anything for %s: the process's configuration is in force", args[0])
 		}
-		var rows [][]string
-		for _, v := range versions {
-			rows = append(rows, []string{fmt.Sprint(v.Version), stamp(v.Changed), v.ChangedBy, strings.Join(v.Fields, ", ")})
-		}
-		return table(env.out, []string{"VERSION", "CHANGED (UTC)", "BY", "FIELDS"}, rows)
+		return writeVersions(env, output, versions)
 	})
 	return cmd
 }

@@ -249,16 +249,7 @@ func newPointHistoryCommand(env *environment, conn *connection) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if !output.forPeople() {
-			return output.write(env.out, struct {
-				Versions []client.ProfileVersion `json:"versions"`
-			}{versions}, namesOf(versions, func(v client.ProfileVersion) string { return fmt.Sprint(v.Version) })...)
-		}
-		var rows [][]string
-		for _, v := range versions {
-			rows = append(rows, []string{fmt.Sprint(v.Version), stamp(v.Changed), v.ChangedBy, strings.Join(v.Fields, ", ")})
-		}
-		return table(env.out, []string{"VERSION", "CHANGED (UTC)", "BY", "FIELDS"}, rows)
+		return writeVersions(env, output, versions)
 	})
 	return cmd
 }

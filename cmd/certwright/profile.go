@@ -140,18 +140,23 @@ func newProfileHistoryCommand(env *environment, conn *connection) *cobra.Command
 		if err != nil {
 			return err
 		}
-		if !output.forPeople() {
-			return output.write(env.out, struct {
-				Versions []client.ProfileVersion `json:"versions"`
-			}{versions}, namesOf(versions, func(v client.ProfileVersion) string { return fmt.Sprint(v.Version) })...)
-		}
-		var rows [][]string
-		for _, v := range versions {
-			rows = append(rows, []string{fmt.Sprint(v.Version), stamp(v.Changed), v.ChangedBy, strings.Join(v.Fields, ", ")})
-		}
-		return table(env.out, []string{"VERSION", "CHANGED (UTC)", "BY", "FIELDS"}, rows)
+		return writeVersions(env, output, versions)
 	})
 	return cmd
+}
+
+// writeVersions writes the versions of a profile, or of what has versions like one.
+func writeVersions(env *environment, output *records, versions []client.ProfileVersion) error {
+	if !output.forPeople() {
+		return output.write(env.out, struct {
+			Versions []client.ProfileVersion `json:"versions"`
+		}{versions}, namesOf(versions, func(v client.ProfileVersion) string { return fmt.Sprint(v.Version) })...)
+	}
+	var rows [][]string
+	for _, v := range versions {
+		rows = append(rows, []string{fmt.Sprint(v.Version), stamp(v.Changed), v.ChangedBy, strings.Join(v.Fields, ", ")})
+	}
+	return table(env.out, []string{"VERSION", "CHANGED (UTC)", "BY", "FIELDS"}, rows)
 }
 
 const profileFileHelp = `FILE is YAML or JSON and holds one profile, a list of them, or documents with profiles: as «certwright apply» takes
