@@ -289,20 +289,11 @@ func (a *api) importDevices(ctx context.Context, in *importDevicesInput) (*impor
 func deviceVersion(ifMatch string, required bool) (int, error) {
 	switch {
 	case ifMatch == "" && required:
-		return 0, &precondition{status: http.StatusPreconditionRequired, error: fault.New(fault.Conflict, "If-Match is missing").WithField("If-Match").
-			WithHint("read the device, make the change on what it is, and send its ETag as If-Match: so nobody's change is lost")}
+		return 0, needsMatch(fault.New(fault.Conflict, "If-Match is missing"))
 	case ifMatch == "" || ifMatch == "*":
 		return 0, nil
 	}
-	text, err := strconv.Unquote(ifMatch)
-	version := 0
-	if err == nil {
-		version, err = strconv.Atoi(text)
-	}
-	if err != nil || version < 1 {
-		return 0, fault.New(fault.BadRequest, "If-Match is not the ETag of a device").WithField("If-Match").WithHint(`it is the version in quotation marks, as in "3"`)
-	}
-	return version, nil
+	return matchVersion(ifMatch, "a device", 1)
 }
 
 // changedDevice answers a change.

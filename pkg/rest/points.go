@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"reflect"
-	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -153,17 +151,8 @@ func (a *api) listPointVersions(ctx context.Context, in *PointInput) (*pointVers
 	for i, v := range history {
 		version := SettingsVersion{Version: v.Version, Changed: v.CreatedAt, ChangedBy: v.CreatedBy, Fields: []string{}}
 		if i+1 < len(history) {
-			// A version that this release cannot read is shown without its fields.
-			after, err1 := enrollment.ReadConfig(v.Config)
-			before, err2 := enrollment.ReadConfig(history[i+1].Config)
-			if errors.Join(err1, err2) == nil {
-				changes, err := enrollment.Diff(before, after)
-				if err != nil {
-					return nil, err
-				}
-				for _, c := range changes {
-					version.Fields = append(version.Fields, c.Field)
-				}
+			if version.Fields, err = changedFields(enrollment.ReadConfig, history[i+1].Config, v.Config); err != nil {
+				return nil, err
 			}
 		}
 		out.Body.Versions = append(out.Body.Versions, version)
@@ -203,23 +192,11 @@ func (a *api) getPointVersion(ctx context.Context, in *pointVersionInput) (*poin
 }
 
 // PointSettings is a point's settings document as it was sent. Package enrollment reads it.
-type PointSettings struct{ raw []byte }
-
-// UnmarshalJSON keeps the bytes.
-func (b *PointSettings) UnmarshalJSON(text []byte) error {
-	b.raw = append([]byte(nil), text...)
-	return nil
-}
+type PointSettings struct{ rawDocument }
 
 // Schema describes [enrollment.Config], from the type itself.
 func (PointSettings) Schema(r huma.Registry) *huma.Schema {
-	const name = "EnrollmentPointConfig"
-	if _, known := r.Map()[name]; !known {
-		s := schemaOf(reflect.TypeFor[enrollment.Config]())
-		s.Description = "What an administrator settles for an enrollment point; docs/scep.md explains every field"
-		r.Map()[name] = s
-	}
-	return &huma.Schema{Ref: "#/components/schemas/" + name}
+	return documentSchema[enrollment.Config](r, "EnrollmentPointConfig", "What an administrator settles for an enrollment point; docs/scep.md explains every field")
 }
 
 type putPointInput struct {
@@ -338,9 +315,10 @@ func pointVersionOf(in *putPointInput, current *enrollment.Point) (int, error) {
 	if current != nil {
 		version = current.Version()
 	}
+	if err := onlyIfNone(in.IfNoneMatch, in.IfMatch); err != nil {
+		return 0, err
+	}
 	switch {
-	case in.IfNoneMatch != "" && (in.IfNoneMatch != "*" || in.IfMatch != ""):
-		return 0, fault.New(fault.BadRequest, "If-None-Match can be * only, and not beside If-Match").WithField("If-None-Match")
 	case in.IfNoneMatch == "*" && current != nil:
 		return 0, &precondition{status: http.StatusPreconditionFailed, error: fault.New(fault.Conflict, "there is an enrollment point %q already", in.Point)}
 	case in.IfMatch == "*":
@@ -348,18 +326,9 @@ func pointVersionOf(in *putPointInput, current *enrollment.Point) (int, error) {
 	case in.IfMatch == "" && current == nil:
 		return 0, nil
 	case in.IfMatch == "":
-		return 0, &precondition{status: http.StatusPreconditionRequired, error: fault.New(fault.Conflict, "there is an enrollment point %q already", in.Point).
-			WithField("If-Match").WithHint("read it, make the change on what it is, and send its ETag as If-Match: so nobody's change is lost")}
+		return 0, needsMatch(fault.New(fault.Conflict, "there is an enrollment point %q already", in.Point))
 	}
-	text, err := strconv.Unquote(in.IfMatch)
-	if err == nil {
-		version, err = strconv.Atoi(text)
-	}
-	if err != nil || version < 1 {
-		return 0, fault.New(fault.BadRequest, "If-Match is not the ETag of an enrollment point").WithField("If-Match").
-			WithHint(`it is the version in quotation marks, as in "3"`)
-	}
-	return version, nil
+	return matchVersion(in.IfMatch, "an enrollment point", 1)
 }
 
 // pointConfig reads and checks the settings of a point, as far as they can be without writing them. They may name it, and
@@ -415,7 +384,7 @@ func (a *api) checkPoint(_ context.Context, in *checkPointInput) (*checkPointOut
 	if err != nil {
 		return nil, err
 	}
-	out := &checkPointOutput{Body: PointCheck{Name: c.Name, Changes: []ProfileChange{}}}
+	out := &checkPointOutput{Body: PointCheck{Name: c.Name}}
 	before := enrollment.Config{}
 	static := false
 	if p, err := a.Points.Point(c.Name); err == nil {
@@ -427,9 +396,6 @@ func (a *api) checkPoint(_ context.Context, in *checkPointInput) (*checkPointOut
 	if err != nil {
 		return nil, err
 	}
-	for _, change := range changes {
-		out.Body.Changes = append(out.Body.Changes, ProfileChange(change))
-	}
-	out.Body.Warnings = c.Warnings(static)
+	out.Body.Changes, out.Body.Warnings = showChanges(changes), c.Warnings(static)
 	return out, nil
 }

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
-	"strconv"
 	"strings"
 	"time"
 
@@ -82,8 +81,6 @@ type profileOutput struct {
 	Body Profile
 }
 
-func etag(version int) string { return strconv.Quote(strconv.Itoa(version)) }
-
 func (a *api) getProfile(ctx context.Context, in *ProfileInput) (*profileOutput, error) {
 	if err := auth.MayUse(principal(ctx), "", in.Profile); err != nil {
 		return nil, err
@@ -131,17 +128,8 @@ func (a *api) listProfileVersions(ctx context.Context, in *ProfileInput) (*profi
 	for i, v := range history {
 		version := ProfileVersion{Version: v.Version, Changed: v.CreatedAt, ChangedBy: v.CreatedBy, Fields: []string{}}
 		if i+1 < len(history) {
-			// A version that this release cannot read is shown without its fields.
-			after, err1 := profile.ParseConfig(v.Config)
-			before, err2 := profile.ParseConfig(history[i+1].Config)
-			if errors.Join(err1, err2) == nil {
-				changes, err := profile.Diff(before, after)
-				if err != nil {
-					return nil, err
-				}
-				for _, c := range changes {
-					version.Fields = append(version.Fields, c.Field)
-				}
+			if version.Fields, err = changedFields(profile.ParseConfig, history[i+1].Config, v.Config); err != nil {
+				return nil, err
 			}
 		}
 		out.Body.Versions = append(out.Body.Versions, version)
@@ -169,24 +157,11 @@ func (a *api) getProfileVersion(ctx context.Context, in *profileVersionInput) (*
 }
 
 // ConfigBody is a profile's configuration as it was sent. Package profile reads it.
-type ConfigBody struct{ raw []byte }
-
-// UnmarshalJSON keeps the bytes.
-func (b *ConfigBody) UnmarshalJSON(text []byte) error {
-	b.raw = append([]byte(nil), text...)
-	return nil
-}
+type ConfigBody struct{ rawDocument }
 
 // Schema describes [profile.Config], from the type itself.
 func (ConfigBody) Schema(r huma.Registry) *huma.Schema {
-	const name = "ProfileConfig"
-	if _, known := r.Map()[name]; !known {
-		s := schemaOf(reflect.TypeFor[profile.Config]())
-		s.Description = "What an administrator writes; docs/profiles.md explains every field"
-		s.Required = []string{"name", "kind"}
-		r.Map()[name] = s
-	}
-	return &huma.Schema{Ref: "#/components/schemas/" + name}
+	return documentSchema[profile.Config](r, "ProfileConfig", "What an administrator writes; docs/profiles.md explains every field", "name", "kind")
 }
 
 func schemaOf(t reflect.Type) *huma.Schema {
@@ -254,20 +229,18 @@ type putProfileInput struct {
 
 func (a *api) putProfile(ctx context.Context, in *putProfileInput) (*changedProfileOutput, error) {
 	version := 0
-	if in.IfMatch != "" {
-		if version = ca.AnyVersion; in.IfMatch != "*" {
-			text, err := strconv.Unquote(in.IfMatch)
-			if err == nil {
-				version, err = strconv.Atoi(text)
-			}
-			if err != nil || version < 1 {
-				return nil, fault.New(fault.BadRequest, "If-Match is not the ETag of a profile").WithField("If-Match").
-					WithHint(`it is the version in quotation marks, as in "3"`)
-			}
+	switch in.IfMatch {
+	case "":
+	case "*":
+		version = ca.AnyVersion
+	default:
+		var err error
+		if version, err = matchVersion(in.IfMatch, "a profile", 1); err != nil {
+			return nil, err
 		}
 	}
-	if in.IfNoneMatch != "" && (in.IfNoneMatch != "*" || in.IfMatch != "") {
-		return nil, fault.New(fault.BadRequest, "If-None-Match can be * only, and not beside If-Match").WithField("If-None-Match")
+	if err := onlyIfNone(in.IfNoneMatch, in.IfMatch); err != nil {
+		return nil, err
 	}
 	c, err := profile.ParseConfig(in.Body.raw)
 	if err != nil {
@@ -285,8 +258,7 @@ func (a *api) putProfile(ctx context.Context, in *putProfileInput) (*changedProf
 		return out, err
 	}
 	if in.IfMatch == "" && in.IfNoneMatch == "" {
-		return nil, &precondition{status: http.StatusPreconditionRequired, error: fault.Wrap(fault.Conflict, err, "there is a profile %q already", c.Name).
-			WithField("If-Match").WithHint("read it, make the change on what it is, and send its ETag as If-Match: so nobody's change is lost")}
+		return nil, needsMatch(fault.Wrap(fault.Conflict, err, "there is a profile %q already", c.Name))
 	}
 	return nil, &precondition{status: http.StatusPreconditionFailed, error: err}
 }
@@ -347,12 +319,9 @@ func (a *api) checkProfile(ctx context.Context, in *createProfileInput) (*checkP
 		return nil, fmt.Errorf("encoding a profile: %w", err)
 	}
 	out := &checkProfileOutput{Body: ProfileCheck{
-		Name: c.Name, Version: plan.Current.Version, Builtin: plan.Current.Builtin, Changes: []ProfileChange{},
+		Name: c.Name, Version: plan.Current.Version, Builtin: plan.Current.Builtin, Changes: showChanges(plan.Changes),
 		Warnings: append(plan.Profile.Warnings(), a.lifeWarnings(plan.Profile)...), Config: effective,
 	}}
-	for _, change := range plan.Changes {
-		out.Body.Changes = append(out.Body.Changes, ProfileChange(change))
-	}
 	return out, nil
 }
 

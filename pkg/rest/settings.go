@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"reflect"
-	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -175,21 +173,13 @@ func (a *api) listIssuerSettings(ctx context.Context, in *issuerInput) (*setting
 	out := &settingsVersionsOutput{}
 	out.Body.Versions = []SettingsVersion{}
 	for n, v := range history {
-		version := SettingsVersion{Version: v.Version, Changed: v.CreatedAt, ChangedBy: v.CreatedBy, Fields: []string{}}
-		var before settings.Config
-		// A version that this release cannot read is shown without its fields.
-		after, err := settings.Parse(v.Config)
-		if err == nil && n+1 < len(history) {
-			before, err = settings.Parse(history[n+1].Config)
+		version := SettingsVersion{Version: v.Version, Changed: v.CreatedAt, ChangedBy: v.CreatedBy}
+		var before []byte
+		if n+1 < len(history) {
+			before = history[n+1].Config
 		}
-		if err == nil {
-			changes, err := settings.Diff(before, after)
-			if err != nil {
-				return nil, err
-			}
-			for _, c := range changes {
-				version.Fields = append(version.Fields, c.Field)
-			}
+		if version.Fields, err = changedFields(settings.Parse, before, v.Config); err != nil {
+			return nil, err
 		}
 		out.Body.Versions = append(out.Body.Versions, version)
 	}
@@ -219,23 +209,11 @@ func (a *api) getIssuerSettingsVersion(ctx context.Context, in *settingsVersionI
 }
 
 // SettingsBody is an issuer's settings as they were sent. Package settings reads them.
-type SettingsBody struct{ raw []byte }
-
-// UnmarshalJSON keeps the bytes.
-func (b *SettingsBody) UnmarshalJSON(text []byte) error {
-	b.raw = append([]byte(nil), text...)
-	return nil
-}
+type SettingsBody struct{ rawDocument }
 
 // Schema describes [settings.Config], from the type itself.
 func (SettingsBody) Schema(r huma.Registry) *huma.Schema {
-	const name = "IssuerConfig"
-	if _, known := r.Map()[name]; !known {
-		s := schemaOf(reflect.TypeFor[settings.Config]())
-		s.Description = "What an administrator settles for an issuer; docs/crl.md explains every field"
-		r.Map()[name] = s
-	}
-	return &huma.Schema{Ref: "#/components/schemas/" + name}
+	return documentSchema[settings.Config](r, "IssuerConfig", "What an administrator settles for an issuer; docs/crl.md explains every field")
 }
 
 type putSettingsInput struct {
@@ -250,18 +228,12 @@ func (a *api) putIssuerSettings(ctx context.Context, in *putSettingsInput) (*set
 		return nil, err
 	}
 	if in.IfMatch == "" {
-		return nil, &precondition{status: http.StatusPreconditionRequired, error: fault.New(fault.Conflict, "If-Match is missing").WithField("If-Match").
-			WithHint("read the settings, make the change on what they are, and send their ETag as If-Match: so nobody's change is lost")}
+		return nil, needsMatch(fault.New(fault.Conflict, "If-Match is missing"))
 	}
 	version := ca.AnyVersion
 	if in.IfMatch != "*" {
-		text, err := strconv.Unquote(in.IfMatch)
-		if err == nil {
-			version, err = strconv.Atoi(text)
-		}
-		if err != nil || version < 0 {
-			return nil, fault.New(fault.BadRequest, "If-Match is not the ETag of an issuer's settings").WithField("If-Match").
-				WithHint(`it is the version in quotation marks, as in "3"`)
+		if version, err = matchVersion(in.IfMatch, "an issuer's settings", 0); err != nil {
+			return nil, err
 		}
 	}
 	v, plan, err := a.CA.PutSettings(ctx, ca.SettingsChange{Principal: principal(ctx), RequestID: problem.RequestID(ctx), Config: c, Version: version})
@@ -325,9 +297,6 @@ func (a *api) checkIssuerSettings(ctx context.Context, in *checkSettingsInput) (
 	if err != nil {
 		return nil, err
 	}
-	out := &checkSettingsOutput{Body: SettingsCheck{Issuer: plan.Issuer.Name, Version: plan.Current.Version, Changes: []ProfileChange{}, Warnings: plan.Warnings}}
-	for _, change := range plan.Changes {
-		out.Body.Changes = append(out.Body.Changes, ProfileChange(change))
-	}
+	out := &checkSettingsOutput{Body: SettingsCheck{Issuer: plan.Issuer.Name, Version: plan.Current.Version, Changes: showChanges(plan.Changes), Warnings: plan.Warnings}}
 	return out, nil
 }
