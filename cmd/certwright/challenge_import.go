@@ -149,10 +149,7 @@ func parseDevices(text []byte, otherwise client.CreateChallengeRequest) (wishes 
 		w := otherwise
 		for i, cell := range row {
 			cell = strings.TrimSpace(cell)
-			if plain, ok := strings.CutPrefix(cell, "'"); ok { // as spreadsheets, and our own files, mark what is no formula
-				cell = plain
-			}
-			if cell == "" {
+			if cell = document.Value(cell); cell == "" {
 				continue
 			}
 			switch columns[i] {
@@ -284,23 +281,45 @@ func (j *challengeJob) each(ctx context.Context, m *meter, what string, dryRun b
 	return nil
 }
 
-// refused tells the line that a refusal is about.
+// refused tells the lines that a refusal is about.
 func (j *challengeJob) refused(err error, begin int) error {
 	e, ok := errors.AsType[*client.Error](err)
 	if !ok || j.file == "" {
 		return err
 	}
-	match := rowField.FindStringSubmatch(e.Field)
-	if match == nil {
+	if len(e.Errors) == 0 {
+		if place := j.place(e.Field, begin); place != "" {
+			return &hintError{err: fmt.Errorf("%s: %s", place, e.Error()), hint: e.Hint}
+		}
 		return err
 	}
-	row, _ := strconv.Atoi(match[1])
-	if begin+row >= len(j.lines) {
-		return err
+	var lines []error
+	for _, row := range e.Errors {
+		place := j.place(row.Location, begin)
+		if place == "" {
+			return err
+		}
+		lines = append(lines, fmt.Errorf("%s: %s", place, row.Message))
+	}
+	for _, line := range lines {
+		report(j.env.err, line)
+	}
+	return errors.New(e.Detail + "; nothing was made")
+}
+
+// place returns where in the file a field of a request is; empty for what is of no line.
+func (j *challengeJob) place(field string, begin int) string {
+	match := rowField.FindStringSubmatch(field)
+	if match == nil {
+		return ""
+	}
+	row, err := strconv.Atoi(match[1])
+	if err != nil || begin+row >= len(j.lines) {
+		return ""
 	}
 	place := fmt.Sprintf("%s:%d", inputName(j.file), j.lines[begin+row])
 	if match[2] != "" {
 		place += ": " + match[2]
 	}
-	return &hintError{err: fmt.Errorf("%s: %s", place, e.Error()), hint: e.Hint}
+	return place
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/issuer"
 	"github.com/certwright/certwright/pkg/pki"
+	"github.com/certwright/certwright/pkg/problem"
 	"github.com/certwright/certwright/pkg/profile"
 	"github.com/certwright/certwright/pkg/store"
 )
@@ -266,14 +267,24 @@ func (a *api) createChallenges(ctx context.Context, in *createChallengesInput) (
 	out := &challengesMadeOutput{CacheControl: "no-store"}
 	out.Body.Batch, out.Body.Challenges = in.Body.Batch, []MadeChallenge{}
 	records := make([]pki.Challenge, len(in.Body.Challenges))
+	var wrong []*fault.Error
 	for i, wish := range in.Body.Challenges {
 		text, c, err := by.make(ctx, wish)
+		if f, ok := errors.AsType[*fault.Error](err); ok && f.Kind != fault.Internal && f.Kind != fault.Unavailable {
+			if wrong = append(wrong, ofRow(f, i)); len(wrong) == maxWrongRows {
+				break
+			}
+			continue
+		}
 		if err != nil {
-			return nil, ofRow(err, i)
+			return nil, err
 		}
 		c.Batch = in.Body.Batch
 		records[i] = c
 		out.Body.Challenges = append(out.Body.Challenges, MadeChallenge{ID: c.ID, Device: c.Device, Subject: c.Subject, ExpiresAt: c.ExpiresAt, Challenge: text})
+	}
+	if len(wrong) > 0 {
+		return nil, &wrongRows{wrong}
 	}
 	if in.Body.DryRun {
 		out.Body.Challenges = []MadeChallenge{}
@@ -287,16 +298,39 @@ func (a *api) createChallenges(ctx context.Context, in *createChallengesInput) (
 }
 
 // ofRow tells which of many a fault is about.
-func ofRow(err error, i int) error {
-	f, ok := errors.AsType[*fault.Error](err)
-	if !ok {
-		return err
-	}
+func ofRow(f *fault.Error, i int) *fault.Error {
 	field := fmt.Sprintf("challenges[%d]", i)
 	if f.Field != "" {
 		field += "." + f.Field
 	}
 	return f.WithField(field)
+}
+
+// maxWrongRows is how many rows a refusal names.
+const maxWrongRows = 20
+
+// wrongRows are the faults of rows, one or more. To whoever knows it not it is the first.
+type wrongRows struct{ rows []*fault.Error }
+
+func (w *wrongRows) Error() string { return w.rows[0].Error() }
+func (w *wrongRows) Unwrap() error { return w.rows[0] }
+
+// describe has a document tell of all rows.
+func (w *wrongRows) describe(d *problem.Document) {
+	if len(w.rows) == 1 {
+		return
+	}
+	d.Detail, d.Hint = fmt.Sprintf("%d rows are wrong", len(w.rows)), ""
+	if len(w.rows) == maxWrongRows {
+		d.Detail = fmt.Sprintf("%d rows are wrong, and perhaps more", len(w.rows))
+	}
+	for _, f := range w.rows {
+		message := f.Detail
+		if f.Hint != "" {
+			message += " (" + f.Hint + ")"
+		}
+		d.Errors = append(d.Errors, problem.Error{Location: f.Field, Message: message})
+	}
 }
 
 type listChallengesInput struct {

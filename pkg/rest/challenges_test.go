@@ -44,6 +44,14 @@ func TestChallengesInBulk(t *testing.T) {
 			t.Errorf("%s: %d, field %q: %s; want %d, %q", tt.name, w.Code, p.Field, w.Body, tt.status, tt.field)
 		}
 	}
+	// All rows that are wrong are named, up to a number.
+	for n, want := range map[int]int{1: 0, 2: 2, maxWrongRows: maxWrongRows, maxWrongRows + 1: maxWrongRows} {
+		body := `{"challenges":[{}` + strings.Repeat(`,{"device":" a"},{}`, n) + `]}`
+		p := decode[problem.Document](t, r.withTLS("operator", "/challenges/bulk", body, ""))
+		if p.Status != 400 || p.Field != "challenges[1].device" || len(p.Errors) != want || want > 0 && p.Errors[want-1].Location != fmt.Sprintf("challenges[%d].device", 2*want-1) {
+			t.Errorf("%d wrong rows: %+v", n, p)
+		}
+	}
 	var list struct{ Challenges []Challenge }
 	if r.must("auditor", "GET", "/challenges", nil, &list); len(list.Challenges) != 0 {
 		t.Fatalf("%d challenges were made of requests that were refused", len(list.Challenges))

@@ -507,6 +507,9 @@ func (a *api) fail(ctx context.Context, err error) *problem.Document {
 	if e, ok := errors.AsType[*existing](err); ok {
 		d.Location = e.location
 	}
+	if e, ok := errors.AsType[*wrongRows](err); ok {
+		e.describe(d)
+	}
 	switch fault.KindOf(err) {
 	case fault.Internal:
 		if !errors.Is(ctx.Err(), context.Canceled) { // by a client that went away
