@@ -26,17 +26,18 @@ func newRequestCommand(env *environment) *cobra.Command {
 func newRequestListCommand(env *environment, conn *connection) *cobra.Command {
 	var q client.EnrollmentQuery
 	var limit int
-	state := &choice{value: "pending", allowed: []string{"pending", "issued", "denied", "all"}}
+	state := &choice{value: "pending", allowed: []string{"pending", "expired", "issued", "denied", "all"}}
 	cmd := &cobra.Command{
 		Use: "list", Short: "List requests that wait, or have waited", Args: takes(),
 		Long: `List requests that wait for a person, newest first. Compare KEY with what the device shows of its own: the first
 octets of the SHA-256 digest of its public key.`,
-		Example: "  certwright request list\n  certwright request list --state all --output json",
+		Example: "  certwright request list\n  certwright request list --state expired --point phones\n  certwright request list --state all --output json",
 	}
 	f := cmd.Flags()
 	f.Var(state, "state", "only those in this state")
 	complete(cmd, "state", state.allowed...)
 	f.StringVar(&q.Point, "point", "", "only those of the enrollment point with this `name`")
+	f.StringVar(&q.Device, "device", "", "only those of the device with this `id`")
 	f.IntVar(&limit, "limit", 50, "show at most this `many`; 0 shows all")
 	output := outputFlag(cmd)
 	cmd.RunE = conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {

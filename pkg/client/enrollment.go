@@ -294,7 +294,8 @@ type Enrollment struct {
 // EnrollmentQuery narrows a list of enrollments. The zero value asks for everything.
 type EnrollmentQuery struct {
 	Point  string
-	State  string // pending, issued or denied
+	Device string
+	State  string // pending, expired, issued or denied
 	Limit  int    // 0 means 100
 	Cursor string
 }
@@ -303,6 +304,7 @@ type EnrollmentQuery struct {
 func (c *Client) Enrollments(ctx context.Context, q EnrollmentQuery) ([]Enrollment, string, error) {
 	v := pageQuery(q.Limit, q.Cursor)
 	set(v, "point", q.Point)
+	set(v, "device", q.Device)
 	set(v, "state", q.State)
 	var out struct {
 		Enrollments []Enrollment `json:"enrollments"`

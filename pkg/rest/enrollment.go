@@ -123,6 +123,9 @@ type Enrollment struct {
 	ExpiresAt     time.Time `json:"expires_at"`
 }
 
+// stateExpired is that of a request which has waited for too long.
+const stateExpired = "expired"
+
 func (a *api) enrollment(e pki.Enrollment) Enrollment {
 	out := Enrollment{
 		ID: e.ID, Point: e.Point, State: e.State.String(), Subject: e.Subject, SANs: e.SANs, Profile: e.Profile, Device: e.Device, Source: e.Source,
@@ -139,14 +142,15 @@ func (a *api) enrollment(e pki.Enrollment) Enrollment {
 		out.Certificate = e.Issued.String()
 	}
 	if e.State == pki.EnrollmentPending && !a.Now().Before(e.ExpiresAt) {
-		out.State = "expired"
+		out.State = stateExpired
 	}
 	return out
 }
 
 type listEnrollmentsInput struct {
 	Point  string `query:"point" doc:"Of this enrollment point" maxLength:"63"`
-	State  string `query:"state" enum:"pending,issued,denied" doc:"In this state; absent: all"`
+	Device string `query:"device" doc:"Of the device with this id" maxLength:"200"`
+	State  string `query:"state" enum:"pending,expired,issued,denied" doc:"In this state: pending ones wait, expired ones have waited for too long; absent: all"`
 	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Requests on a page"`
 	Cursor string `query:"cursor" doc:"As the page before gave it in next" maxLength:"512"`
 }
@@ -167,11 +171,16 @@ func (a *api) listEnrollments(ctx context.Context, in *listEnrollmentsInput) (*e
 		return nil, err
 	}
 	defer done()
-	f := store.EnrollmentFilter{Point: in.Point}
-	for state := pki.EnrollmentIssued; state <= pki.EnrollmentDenied; state++ {
-		if state.String() == in.State {
-			f.States = []pki.EnrollmentState{state}
-		}
+	f := store.EnrollmentFilter{Point: in.Point, Device: in.Device}
+	switch in.State {
+	case "pending":
+		f.States, f.OpenAt = []pki.EnrollmentState{pki.EnrollmentPending}, a.Now()
+	case stateExpired:
+		f.States, f.OverAt = []pki.EnrollmentState{pki.EnrollmentPending}, a.Now()
+	case "issued":
+		f.States = []pki.EnrollmentState{pki.EnrollmentIssued}
+	case "denied":
+		f.States = []pki.EnrollmentState{pki.EnrollmentDenied}
 	}
 	list, next, err := a.Enrollments.ListEnrollments(ctx, f, store.Page{Limit: in.Limit, Cursor: in.Cursor})
 	if err != nil {

@@ -87,7 +87,10 @@ type Enrollments interface {
 // EnrollmentFilter narrows a list. The zero value matches everything that has an id.
 type EnrollmentFilter struct {
 	Point  string
+	Device string
 	States []pki.EnrollmentState // any of
+	// OpenAt is a time before the rows' end, OverAt one that is not: of what is pending, whether it still waits.
+	OpenAt, OverAt time.Time
 }
 
 // CountedChallenges returns a copy of the record of RevokeChallenges with the number of challenges. It is for stores.

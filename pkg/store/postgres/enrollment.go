@@ -398,6 +398,15 @@ func (s *Store) ListEnrollments(ctx context.Context, f store.EnrollmentFilter, p
 	if f.Point != "" {
 		w.and(`point = ?`, text(f.Point))
 	}
+	if f.Device != "" {
+		w.and(`device = ?`, text(f.Device))
+	}
+	if !f.OpenAt.IsZero() {
+		w.and(`expires_at > ?`, cut(f.OpenAt))
+	}
+	if !f.OverAt.IsZero() {
+		w.and(`expires_at <= ?`, cut(f.OverAt))
+	}
 	if len(f.States) > 0 {
 		states := make([]int16, len(f.States))
 		for i, state := range f.States {

@@ -346,6 +346,15 @@ func (s *Store) ListEnrollments(ctx context.Context, f store.EnrollmentFilter, p
 	if f.Point != "" {
 		c.add(`point = ?`, f.Point)
 	}
+	if f.Device != "" {
+		c.add(`device = ?`, f.Device)
+	}
+	if !f.OpenAt.IsZero() {
+		c.add(`expires_at > ?`, micros(f.OpenAt))
+	}
+	if !f.OverAt.IsZero() {
+		c.add(`expires_at <= ?`, micros(f.OverAt))
+	}
 	in(c, `state`, f.States)
 	err = each(ctx, s.read, `SELECT `+enrollmentColumns+` `+c.String()+` ORDER BY created_at DESC, id DESC LIMIT ?`, append(c.args, limit+1), func(scan func(...any) error) error {
 		e, err := scanEnrollment(scan)

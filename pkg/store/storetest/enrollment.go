@@ -321,7 +321,7 @@ func testEnrollments(t *testing.T, h Harness) {
 
 	// Lists hold what has an id.
 	denied := enrollment(func(r *pki.Enrollment) {
-		r.State, r.CreatedAt, r.Point, r.ExpiresAt = pki.EnrollmentDenied, base.Add(time.Second), "other", base.Add(time.Hour)
+		r.State, r.CreatedAt, r.Point, r.Device, r.ExpiresAt = pki.EnrollmentDenied, base.Add(time.Second), "other", "wanted", base.Add(time.Hour)
 	})
 	direct := enrollment(func(r *pki.Enrollment) { r.ID, r.ExpiresAt = "", base.Add(time.Hour) })
 	for _, r := range []pki.Enrollment{denied, direct} {
@@ -345,6 +345,10 @@ func testEnrollments(t *testing.T, h Harness) {
 	equal(t, "ListEnrollments", list(store.EnrollmentFilter{}), []pki.Enrollment{denied, newer, issued})
 	equal(t, "of a state", list(store.EnrollmentFilter{States: []pki.EnrollmentState{pki.EnrollmentDenied}}), []pki.Enrollment{denied})
 	equal(t, "of a point", list(store.EnrollmentFilter{Point: "default"}), []pki.Enrollment{newer, issued})
+	equal(t, "what is open", list(store.EnrollmentFilter{OpenAt: denied.ExpiresAt}), []pki.Enrollment{newer, issued})
+	equal(t, "what was open just before", list(store.EnrollmentFilter{OpenAt: denied.ExpiresAt.Add(-time.Microsecond)}), []pki.Enrollment{denied, newer, issued})
+	equal(t, "what is over", list(store.EnrollmentFilter{OverAt: denied.ExpiresAt}), []pki.Enrollment{denied})
+	equal(t, "of a device", list(store.EnrollmentFilter{Device: "wanted"}), []pki.Enrollment{denied})
 
 	before := e.head()
 	if n, err := e.PruneEnrollments(ctx, base.Add(2*time.Hour), 1); err != nil || n != 1 {
