@@ -145,8 +145,14 @@ func oneOrNone(s cryptobyte.String) bool {
 	return s.ReadAnyASN1Element(&element, &tag) && s.Empty()
 }
 
-// String returns the dotted form, for errors; arcs beyond 64 bits are not told.
+// maxNamedOID is how many octets an OID in an error may have. Real ones have 20 at most; a stranger's can fill the message.
+const maxNamedOID = 64
+
+// String returns the dotted form, for errors; long ones and arcs beyond 64 bits are not told.
 func (o oid) String() string {
+	if len(o) > maxNamedOID {
+		return "unreadable"
+	}
 	s, arc := "", uint64(0)
 	for i := range len(o) {
 		if arc > 1<<56 {

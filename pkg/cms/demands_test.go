@@ -255,6 +255,34 @@ func TestPKIMessageDemands(t *testing.T) {
 	}
 }
 
+// An identifier can fill a message. Errors that name it stay short, and cheap: they go into logs, and are made for strangers.
+func TestLongIdentifiers(t *testing.T) {
+	t.Parallel()
+	id := selfSigned(t, rsaKey())
+	long := raw.TLV(6, bytes.Repeat([]byte{1}, 50_000))
+	whole := raw.Sequence(long, raw.Context(0, raw.Sequence()))
+	message := raw.Message{Signer: id.certificate, Key: id.key, Content: []byte("content"), TransactionID: "1", MessageType: "19", SignatureAlgorithm: raw.Sequence(long)}
+	twice := message
+	attribute := raw.Sequence(raw.TLV(6, bytes.Repeat([]byte{1}, 25_000)), raw.TLV(0x31, raw.Int(1)))
+	twice.Extra = [][]byte{attribute, attribute}
+	for name, b := range map[string][]byte{"ContentInfo": whole, "signatureAlgorithm": message.Bytes(), "attribute": twice.Bytes()} {
+		m, err := cms.ParsePKIMessage(b, cms.Limits{})
+		if err == nil {
+			_, err = m.Verify(cms.VerifyOptions{})
+		}
+		switch {
+		case err == nil:
+			t.Errorf("%s: accepted", name)
+		case len(err.Error()) > 300:
+			t.Errorf("%s: an error of %d octets, %.100q", name, len(err.Error()), err)
+		}
+	}
+	e := raw.Envelope{To: id.certificate, Plaintext: []byte("content"), ContentAlgorithm: raw.Sequence(long)}
+	if _, err := cms.ParseEnvelopedData(e.Bytes(), cms.Limits{}); err == nil || len(err.Error()) > 300 {
+		t.Errorf("contentEncryptionAlgorithm: %.100v", err)
+	}
+}
+
 func TestEnvelopeDemands(t *testing.T) {
 	t.Parallel()
 	id := selfSigned(t, rsaKey(), func(c *x509.Certificate) { c.SubjectKeyId = []byte("key id") })
