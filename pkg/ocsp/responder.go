@@ -369,6 +369,7 @@ func (r *Responder) Kept(request []byte) (Answer, bool) {
 		return Answer{}, false
 	}
 	r.cached.Add(1)
+	r.successful.Add(1)
 	return r.dated(key, e.answer, now), true
 }
 

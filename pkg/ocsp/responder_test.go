@@ -278,6 +278,41 @@ func TestTryLater(t *testing.T) {
 	}
 }
 
+// What is kept is given without asking anybody, under the rules that Respond has, and counted as there.
+func TestKept(t *testing.T) {
+	e := setup(t, base)
+	leaf := e.Issuing.Issue(t, e.store, base, nil)
+	der := ask(t, e.Issuing, leaf.Certificate.SerialNumber, crypto.SHA1)
+	none := func(when string, request []byte) {
+		t.Helper()
+		if a, ok := e.responder.Kept(request); ok {
+			t.Errorf("%s: got %+v, want nothing", when, a)
+		}
+	}
+	none("before anybody has asked", der)
+	first := e.responder.Respond(t.Context(), der)
+	for range 2 {
+		if a, ok := e.responder.Kept(der); !ok || !bytes.Equal(a.DER(), first.DER()) || a.MaxAge != first.MaxAge {
+			t.Errorf("got %+v, %v; want %+v", a, ok, first)
+		}
+	}
+	if m := e.responder.Metrics(); m.Successful != 3 || m.Cached != 2 || m.Signed != 1 {
+		t.Errorf("got %+v, want three answers, two of them from memory", m)
+	}
+	none("in another form", ask(t, e.Issuing, leaf.Certificate.SerialNumber, crypto.SHA256))
+	none("with a nonce", withNonce(t, der, nonce(16)))
+	none("of a stranger's", ask(t, setup(t, base).Issuing, leaf.Certificate.SerialNumber, crypto.SHA1))
+	none("garbage", []byte("garbage"))
+	e.set(base, 61*time.Second)
+	none("when nothing was heard of the store for a minute", der)
+	e.set(base, 0)
+	if _, ok := e.responder.Kept(der); !ok {
+		t.Error("it was lost")
+	}
+	e.responder.Forget(leaf.Record.IssuerKeyID, leaf.Record.Serial)
+	none("after a change", der)
+}
+
 func TestKeptAnswersAreMadeAnewAtHalfTheirTime(t *testing.T) {
 	e := setup(t, base, func(c *ocsp.Config) { c.CacheEntries = 64 })
 	leaf := e.Issuing.Issue(t, e.store, base, nil)
