@@ -3,6 +3,7 @@ package publish
 import (
 	"net"
 	"testing"
+	"time"
 )
 
 // Head is what parseHead makes of octets that are an OCSP request in plain form.
@@ -34,7 +35,7 @@ func Answer(t testing.TB, h *Handler, request []byte) func() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &conn{Conn: noConn{}, l: l, source: &source{signing: make(chan struct{}, 1)}}
+	c := &conn{Conn: noConn{}, l: l, source: &source{signing: make(chan struct{}, 1), share: make(chan struct{}, 1)}}
 	return func() {
 		c.buf = append(c.buf[:0], request...)
 		h, v := c.readHead(false)
@@ -49,6 +50,38 @@ type noListener struct{ net.Listener }
 type noConn struct{ net.Conn }
 
 func (noConn) Write(b []byte) (int, error) { return len(b), nil }
+
+// Patient has requests hold their source's share, and wait for it, for as long as it takes. Call it before Accept.
+func (l *Listener) Patient() { l.patience = time.Hour }
+
+// HoldTurns takes all sources' turns of pipelined requests, as connections do whose clients read nothing.
+func (l *Listener) HoldTurns() (release func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var held []*source
+	for _, s := range l.sources {
+		s.pipelining <- struct{}{}
+		held = append(held, s)
+	}
+	return func() {
+		for _, s := range held {
+			<-s.pipelining
+		}
+	}
+}
+
+// Others returns how often something was read from connections that were handed on.
+func (l *Listener) Others() int64 { return l.others.Load() }
+
+// Turns returns how many connections have a turn of their source.
+func (l *Listener) Turns() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.sources {
+		n += len(s.pipelining)
+	}
+	return n
+}
 
 // Shares returns how many requests hold a share of their source.
 func (l *Listener) Shares() (n int) {

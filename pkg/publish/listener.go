@@ -70,6 +70,8 @@ type Listener struct {
 	conns   map[*conn]struct{}       // guarded by mu
 	sources map[netip.Prefix]*source // guarded by mu
 
+	patience time.Duration // see patience; longer in tests
+
 	last  atomic.Pointer[source] // who asked last
 	mixed atomic.Int64           // until so many requests are asked, several sources are taken to ask
 
@@ -94,8 +96,8 @@ type source struct {
 	share chan struct{}
 }
 
-// patience is how long a request on a connection that was handed on waits for its source's share. What holds the share may
-// wait for a client that reads nothing.
+// patience is how long a request waits for its source's share, and how long it may hold it: whoever has it may come to wait
+// for a client that reads nothing or sends no more, or for the store, and the others of the source are not to wait for that.
 const patience = 50 * time.Millisecond
 
 // longWrite is how much is written without holding the share: the system's buffers may not take it all.
@@ -132,7 +134,7 @@ func NewListener(cfg ListenerConfig) (*Listener, error) {
 	}
 	l := &Listener{
 		cfg: cfg, accept: make(chan acceptResult), done: make(chan struct{}),
-		conns: map[*conn]struct{}{}, sources: map[netip.Prefix]*source{},
+		conns: map[*conn]struct{}{}, sources: map[netip.Prefix]*source{}, patience: patience,
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l, nil
@@ -259,7 +261,7 @@ func (l *Listener) admit(nc net.Conn) *conn {
 	case len(l.conns) >= l.cfg.MaxConns:
 		l.evict(l.conns)
 	}
-	c := &conn{Conn: nc, l: l, from: from, source: s}
+	c := &conn{Conn: nc, l: l, from: from, source: s, gone: make(chan struct{})}
 	c.heard.Store(time.Now().UnixNano())
 	s.conns[c], l.conns[c] = struct{}{}, struct{}{}
 	return c
@@ -298,6 +300,7 @@ func (l *Listener) forget(c *conn) {
 	if _, ok := l.conns[c]; !ok {
 		return
 	}
+	close(c.gone)
 	delete(l.conns, c)
 	delete(c.source.conns, c)
 	if len(c.source.conns) == 0 && l.sources[c.from] == c.source {
@@ -352,14 +355,17 @@ type conn struct {
 	source *source
 	heard  atomic.Int64 // when it last did something, in Unix nanoseconds
 	handed atomic.Bool
+	gone   chan struct{} // closed when it is off the books: cut off, or ended
 
-	buf   []byte      // read and not yet served; owned by serve, then by Read
-	out   []byte      // owned by serve
-	armed time.Time   // the deadline that is set; owned by serve
-	eof   bool        // the client has sent its last octet; owned by serve
-	full  bool        // the last Read filled its buffer; owned by Read
-	turn  atomic.Bool // it holds source.pipelining, for Read
-	share atomic.Bool // it holds source.share, from Read until the answer is written
+	buf    []byte      // read and not yet served; owned by serve, then by Read
+	out    []byte      // owned by serve
+	armed  time.Time   // the deadline that is set; owned by serve
+	eof    bool        // the client has sent its last octet; owned by serve
+	full   bool        // the last Read filled its buffer; owned by Read
+	wrote  atomic.Bool // something was written since the last Read
+	turn   atomic.Bool // it holds source.pipelining, for Read
+	share  atomic.Bool // it holds source.share, until the answer is written or patience ends
+	expiry *time.Timer // gives the share back when it was held for too long; owned by serve, then by Read
 }
 
 type connKey struct{}
@@ -388,22 +394,25 @@ func (c *conn) Read(b []byte) (int, error) {
 		if c.buf = c.buf[n:]; len(c.buf) == 0 {
 			c.buf = nil
 		}
-		c.takeShare()
+		if len(b) > 1 {
+			c.takeShare()
+		}
 		return n, nil
 	}
-	if len(b) < 1<<10 { // it looks for one octet while it makes a response, to hear of a client that goes away
+	if len(b) == 1 { // it looks for an octet while it makes a response, to hear of a client that goes away
 		return c.Conn.Read(b)
 	}
 	c.endTurn()
 	c.giveShare()
+	answered := c.wrote.Swap(false)
 	n, err := c.Conn.Read(b)
 	if n > 0 {
 		c.l.others.Add(1)
 		defer c.takeShare()
 	}
-	// The second buffer in a row that is full: no request here is as long, so there are several in it.
+	// The second buffer in a row that is full, with an answer between them: no long request, but several.
 	full := n == len(b)
-	if full && c.full && c.takeTurn() {
+	if full && c.full && answered && c.takeTurn() {
 		c.turn.Store(true) // until all of them are answered
 	}
 	c.full = full
@@ -411,7 +420,7 @@ func (c *conn) Read(b []byte) (int, error) {
 }
 
 // takeTurn waits until no other connection of the source has pipelined requests answered, and lets some time pass. It
-// returns false when the listener is closed.
+// returns false when the listener is closed, or the connection was cut off meanwhile.
 //
 // A goroutine that never waits for its client runs for as long as the scheduler lets it, 10 ms at a time, and nobody else is
 // heard meanwhile: a few connections that always have a next request there would stop everybody else. No OCSP client
@@ -421,6 +430,8 @@ func (c *conn) takeTurn() bool {
 	case c.source.pipelining <- struct{}{}:
 		time.Sleep(pipelinePause)
 		return true
+	case <-c.gone:
+		return false
 	case <-c.l.done:
 		return false
 	}
@@ -434,29 +445,40 @@ func (c *conn) endTurn() {
 }
 
 // takeShare waits, for some time, until the source may have a request answered. Without that a flood of requests of one
-// source, each of which takes net/http far longer than OCSP, would keep every processor busy: whoever else asks waits
-// until all of them had their turn.
+// source would keep every processor busy, the more so with requests that net/http answers, which take far longer: whoever
+// else asks waits until all of them had their turn.
 func (c *conn) takeShare() {
-	if c.share.Load() || !c.othersAsk() {
+	if c.share.Load() || !c.othersAsk() || !c.waitShare() {
 		return
 	}
-	select {
-	case c.source.share <- struct{}{}:
-		c.share.Store(true)
-		return
-	default:
-	}
-	limit := time.NewTimer(patience)
-	defer limit.Stop()
-	select {
-	case c.source.share <- struct{}{}:
-		c.share.Store(true)
-	case <-limit.C:
-	case <-c.l.done:
+	c.share.Store(true)
+	if c.expiry == nil {
+		c.expiry = time.AfterFunc(c.l.patience, c.giveShare)
+	} else {
+		c.expiry.Reset(c.l.patience)
 	}
 }
 
-// giveShare gives back what takeShare took.
+// waitShare returns false when the source has no share to give for too long.
+func (c *conn) waitShare() bool {
+	select {
+	case c.source.share <- struct{}{}:
+		return true
+	default:
+	}
+	limit := time.NewTimer(c.l.patience)
+	defer limit.Stop()
+	select {
+	case c.source.share <- struct{}{}:
+		return true
+	case <-limit.C:
+	case <-c.gone:
+	case <-c.l.done:
+	}
+	return false
+}
+
+// giveShare gives back what takeShare took, unless that was done already.
 func (c *conn) giveShare() {
 	if c.share.CompareAndSwap(true, false) {
 		<-c.source.share
@@ -466,6 +488,7 @@ func (c *conn) giveShare() {
 // Write is net/http's, once the connection was handed on.
 func (c *conn) Write(b []byte) (int, error) {
 	c.heard.Store(time.Now().UnixNano())
+	c.wrote.Store(true)
 	if len(b) < longWrite {
 		defer c.giveShare()
 	} else {
@@ -638,13 +661,8 @@ func (c *conn) handOn() {
 // answer answers the request at the begin of the buffer and takes it out. It returns incomplete when the client is gone,
 // and theirs, with nothing done, when it asks for no certificate.
 func (c *conn) answer(h head) verdict {
-	if c.othersAsk() {
-		select {
-		case c.source.share <- struct{}{}:
-			defer func() { <-c.source.share }()
-		case <-c.l.ctx.Done():
-		}
-	}
+	c.takeShare()
+	defer c.giveShare()
 	a := ocsp.Malformed()
 	if h.post {
 		a = c.respond(c.buf[h.size : h.size+h.length])
@@ -686,6 +704,8 @@ func (c *conn) respond(request []byte) ocsp.Answer {
 	}
 	select {
 	case c.source.signing <- struct{}{}:
+	case <-c.gone:
+		return ocsp.Malformed() // to nobody
 	case <-c.l.ctx.Done():
 		return c.l.cfg.Handler.cfg.OCSP.Respond(c.l.ctx, request)
 	}

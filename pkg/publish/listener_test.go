@@ -353,54 +353,181 @@ func TestDrain(t *testing.T) {
 	goleak.VerifyNone(t, leaks)
 }
 
-// FuzzParseHead: what the listener takes for a request, net/http reads in the same way.
-// A request that net/http answers holds its source's share until its answer is written, unless its handler has said that it
-// takes its own time.
-func TestShares(t *testing.T) {
-	e := setup(t)
+// before is a listener before a net/http server with a handler of the test's own at each path; at /own it takes its own time.
+func (e *env) before(patient bool, handler func(*publish.Listener, *http.Request), edit ...func(*publish.ListenerConfig)) *publish.Listener {
+	e.t.Helper()
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		e.t.Fatal(err)
 	}
-	l, err := publish.NewListener(publish.ListenerConfig{Listener: inner, Handler: e.handler})
+	cfg := publish.ListenerConfig{Listener: inner, Handler: e.handler}
+	for _, f := range edit {
+		f(&cfg)
+	}
+	l, err := publish.NewListener(cfg)
 	if err != nil {
-		t.Fatal(err)
+		e.t.Fatal(err)
 	}
-	held := make(chan int, 1)
-	look := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { held <- l.Shares() })
+	if patient {
+		l.Patient()
+	}
+	h := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { handler(l, r) })
 	mux := http.NewServeMux()
-	mux.Handle("/turns", look)
-	mux.Handle("/own", publish.OwnTime(look))
+	mux.Handle("/", h)
+	mux.Handle("/own", publish.OwnTime(h))
 	server := &http.Server{Handler: mux, ConnContext: l.ConnContext}
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(l) })
-	defer serving.Wait()
-	defer server.Close()
+	e.t.Cleanup(func() {
+		_ = server.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		l.Drain(ctx)
+		serving.Wait()
+	})
+	return l
+}
+
+// asker is a client on one connection.
+type asker struct {
+	t testing.TB
+	net.Conn
+	in *bufio.Reader
+}
+
+func (e *env) asker(l *publish.Listener) *asker {
+	e.t.Helper()
 	c := e.dial(l.Addr().String())
-	in := bufio.NewReader(c)
-	for _, want := range []struct {
-		path   string
-		shares int
-	}{{"/turns", 1}, {"/own", 0}, {"/turns", 1}} {
-		if _, err := io.WriteString(c, "GET "+want.path+" HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-			t.Fatal(err)
-		}
-		r, err := http.ReadResponse(in, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Body.Close()
-		if n := <-held; n != want.shares {
-			t.Errorf("%s holds %d shares while it is answered, want %d", want.path, n, want.shares)
-		}
-		for began := time.Now(); l.Shares() != 0; runtime.Gosched() {
-			if time.Since(began) > time.Minute {
-				t.Fatalf("%s was answered, and its source's share is still held", want.path)
-			}
+	return &asker{e.t, c, bufio.NewReader(c)}
+}
+
+func (a *asker) send(text string) {
+	a.t.Helper()
+	if _, err := io.WriteString(a, text); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+func (a *asker) answered() {
+	a.t.Helper()
+	r, err := http.ReadResponse(a.in, nil)
+	if err != nil {
+		a.t.Fatalf("no answer: %v", err)
+	}
+	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+		a.t.Fatal(err)
+	}
+	r.Body.Close()
+}
+
+// eventually waits until something is so.
+func eventually(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	for began := time.Now(); !is(); time.Sleep(time.Millisecond) {
+		if time.Since(began) > time.Minute {
+			t.Fatal(what)
 		}
 	}
 }
 
+// A request that net/http answers holds its source's share until its answer is written, unless its handler has said that it
+// takes its own time.
+func TestShares(t *testing.T) {
+	e := setup(t)
+	held := make(chan int, 1)
+	l := e.before(true, func(l *publish.Listener, _ *http.Request) { held <- l.Shares() })
+	c := e.asker(l)
+	for _, want := range []struct {
+		path   string
+		shares int
+	}{{"/turns", 1}, {"/own", 0}, {"/turns", 1}} {
+		c.send("GET " + want.path + " HTTP/1.1\r\nHost: x\r\n\r\n")
+		c.answered()
+		if n := <-held; n != want.shares {
+			t.Errorf("%s holds %d shares while it is answered, want %d", want.path, n, want.shares)
+		}
+		eventually(t, want.path+" was answered, and its source's share is still held", func() bool { return l.Shares() == 0 })
+	}
+	// A head that needs several readings: whoever waits for the rest of one holds nothing.
+	before := l.Others()
+	c.send("GET /turns HTTP/1.1\r\nHost: x\r\nA: " + strings.Repeat("a", 3500))
+	eventually(t, "nobody reads", func() bool { return l.Others() > before })
+	eventually(t, "a share is held while a client does not send the rest of its request", func() bool { return l.Shares() == 0 })
+}
+
+// A request that is not answered for long does not hold up its neighbours: others behind the same address.
+func TestStuckNeighbours(t *testing.T) {
+	e := setup(t)
+	processors := runtime.GOMAXPROCS(0)
+	began, release := make(chan struct{}, processors), make(chan struct{})
+	l := e.before(false, func(*publish.Listener, *http.Request) {
+		began <- struct{}{}
+		<-release
+	})
+	stuck := make([]*asker, processors)
+	for i := range stuck {
+		stuck[i] = e.asker(l)
+		stuck[i].send("GET /stuck HTTP/1.1\r\nHost: x\r\n\r\n")
+		<-began
+	}
+	all := e.oddRequests()
+	c := e.asker(l)
+	for range 3 {
+		c.send(all["get"])
+		c.answered()
+	}
+	close(release)
+	for _, s := range stuck {
+		s.answered()
+	}
+	eventually(t, "shares are still held", func() bool { return l.Shares() == 0 })
+}
+
+// A request that fills several buffers is no pipelining, and waits for nobody's turn.
+func TestLongRequest(t *testing.T) {
+	e := setup(t)
+	turns := make(chan int, 1)
+	l := e.before(false, func(l *publish.Listener, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		turns <- l.Turns()
+	})
+	c := e.asker(l)
+	for range 3 {
+		c.send("POST /scep HTTP/1.1\r\nHost: x\r\nContent-Length: 65536\r\n\r\n" + strings.Repeat("a", 65536))
+		c.answered()
+		if n := <-turns; n != 0 {
+			t.Fatal("one request has taken the turn of pipelined ones")
+		}
+	}
+}
+
+// Connections that wait for their turn and are cut off to make room end at once, however long the turn takes.
+func TestCutOffWhileWaiting(t *testing.T) {
+	e := setup(t)
+	const limit = 8
+	l := e.before(false, func(*publish.Listener, *http.Request) {}, func(c *publish.ListenerConfig) { c.MaxConnsPerSource = limit })
+	first := e.asker(l)
+	request := e.oddRequests()["get"]
+	first.send(request)
+	first.answered()
+	release := l.HoldTurns()
+	defer release()
+	for range 5 * limit {
+		c := e.asker(l)
+		c.send(request + request)
+		c.answered() // the first; the second has to wait
+	}
+	waiting := func() int {
+		b := make([]byte, 1<<20)
+		return strings.Count(string(b[:runtime.Stack(b, true)]), ".takeTurn(")
+	}
+	eventually(t, "connections that were cut off still wait for their turn", func() bool { return waiting() <= limit })
+	if m := l.Metrics(); m.Evicted < 4*limit {
+		t.Errorf("%+v", m)
+	}
+}
+
+// FuzzParseHead: what the listener takes for a request, net/http reads in the same way.
 func FuzzParseHead(f *testing.F) {
 	for _, seed := range []string{
 		"GET /ocsp/MFQ= HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "POST /ocsp HTTP/1.1\r\nHost: a:80\r\nContent-Length: 3\r\n\r\nabc",
