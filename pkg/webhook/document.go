@@ -114,6 +114,7 @@ const (
 	maxAnswerBytes = 64 << 10
 	maxReason      = 500
 	maxText        = 200
+	maxGroup       = 100 // as the registry's
 	maxName        = 2000
 	maxSANs        = 100
 	minValidity    = document.Duration(time.Minute)
@@ -149,7 +150,7 @@ func ParseAnswer(b []byte) (Answer, error) {
 		name, value string
 		limit       int
 	}
-	fields := []field{{"device", a.Device, maxText}, {"group", a.Group, maxText}, {"subject", a.Subject, maxName}}
+	fields := []field{{"device", a.Device, maxText}, {"group", a.Group, maxGroup}, {"subject", a.Subject, maxName}}
 	for i, name := range a.SANs {
 		fields = append(fields, field{fmt.Sprintf("sans[%d]", i), name, maxName})
 	}

@@ -37,6 +37,8 @@ func TestParseAnswer(t *testing.T) {
 		{"{\"decision\":\"allow\",\"reason\":\"\xff\"}", ""},
 		{`{"decision":"allow","reason":"` + long(501) + `"}`, "reason"},
 		{`{"decision":"allow","device":"` + long(201) + `"}`, "device"},
+		{`{"decision":"allow","group":"` + long(100) + `"}`, "-"},
+		{`{"decision":"allow","group":"` + long(101) + `"}`, "group"},
 		{`{"decision":"allow","subject":"CN=` + long(2000) + `"}`, "subject"},
 		{`{"decision":"allow","sans":["` + long(2001) + `"]}`, "sans[0]"},
 		{`{"decision":"allow","sans":["x"` + strings.Repeat(`,"x"`, 100) + `]}`, "sans"},
