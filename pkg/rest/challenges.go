@@ -170,6 +170,8 @@ func (c *challenger) checkNames(ctx context.Context, device, profileName string,
 	if device != "" {
 		known, err := c.Enrollments.Device(ctx, device)
 		switch {
+		case err == nil && !known.Status.Served():
+			return fault.Public(store.RefuseDevice(device)).WithField("device")
 		case err == nil:
 			record = known
 		case !fault.Is(err, fault.NotFound):

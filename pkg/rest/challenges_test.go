@@ -52,6 +52,15 @@ func TestChallengesInBulk(t *testing.T) {
 			t.Errorf("%d wrong rows: %+v", n, p)
 		}
 	}
+	// A device that may have nothing is told of with its row, and in a dry run: not when half of a file is done.
+	deviceIn(t, r.ask("operator", "POST", "/devices", map[string]any{"id": "stolen"}), http.StatusCreated)
+	deviceIn(t, r.ask("operator", "POST", "/devices/stolen/block", map[string]any{}), http.StatusOK)
+	for _, dry := range []bool{true, false} {
+		w := r.withTLS("operator", "/challenges/bulk", fmt.Sprintf(`{"dry_run":%t,"challenges":[{},{"device":"stolen"}]}`, dry), "")
+		if p := decode[problem.Document](t, w); w.Code < 400 || w.Code >= 500 || p.Field != "challenges[1].device" || !strings.Contains(p.Detail, "blocked") {
+			t.Errorf("a blocked device, dry run %t: %d %s", dry, w.Code, w.Body)
+		}
+	}
 	var list struct{ Challenges []Challenge }
 	if r.must("auditor", "GET", "/challenges", nil, &list); len(list.Challenges) != 0 {
 		t.Fatalf("%d challenges were made of requests that were refused", len(list.Challenges))
