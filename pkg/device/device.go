@@ -244,7 +244,8 @@ type End struct {
 }
 
 // Block refuses everything that a device sends from now on, and revokes its certificates: with keyCompromise those that
-// have ended too, for whoever has its key has had it before. Its open challenges end. All that is durable when Block
+// have ended, too, for whoever has its key has had it before, and those that were revoked with cessationOfOperation, as when
+// it was retired. Its open challenges end. All that is durable when Block
 // returns, but for revocations that could not be made at once: RevokeUntil of the device says so, and Run goes on with
 // them. A device that is blocked may be blocked again, for another reason.
 func (r *Registry) Block(ctx context.Context, by By, id string, end End) (pki.Device, error) {
@@ -346,7 +347,9 @@ func (r *Registry) sweep(ctx context.Context, by By, d pki.Device) error {
 	if d.Status.Served() {
 		f.IssuedTo = d.RevokeUntil.Add(time.Microsecond)
 	} // else nothing is issued to it any more, whatever the clocks of replicas say
-	if d.RevokeReason != pki.KeyCompromise {
+	if d.RevokeReason == pki.KeyCompromise {
+		f.Status = append(f.Status, pki.Revoked) // for what was revoked when the device was retired
+	} else {
 		f.NotAfterFrom = r.cfg.Clock.Now()
 	}
 	var failed error
@@ -356,6 +359,9 @@ func (r *Registry) sweep(ctx context.Context, by By, d pki.Device) error {
 			return err
 		}
 		for _, c := range page {
+			if c.Revocation != nil && c.Revocation.Status == pki.Revoked && c.Revocation.Reason != pki.CessationOfOperation {
+				continue // for a reason of its own
+			}
 			if c.IssuedAt.After(d.RevokeUntil) {
 				// By a clock that is ahead; or since the device was put back into use, after others have revoked the rest.
 				now, err := r.cfg.Store.Device(ctx, d.ID)

@@ -254,6 +254,17 @@ func TestBlock(t *testing.T) {
 	}
 	r.wantReason("a retired device's", again, "cessationOfOperation")
 	r.wantReason("what had ended before", short, "")
+	// Retired, and then found to be stolen.
+	if _, err := r.reg.Block(ctx, r.by, "a", device.End{}); err != nil {
+		t.Fatal(err)
+	}
+	r.wantReason("a device's that was retired before it was blocked", again, "keyCompromise")
+	r.wantReason("what had ended before", short, "keyCompromise")
+	r.wantReason("one that was revoked before", superseded, "superseded")
+	if _, err := r.reg.Retire(ctx, r.by, "a", device.End{}); err != nil {
+		t.Fatal(err)
+	}
+	r.wantReason("a device's that was blocked before it was retired", again, "keyCompromise")
 
 	for _, reason := range []pki.Reason{pki.CertificateHold, pki.CACompromise, pki.RemoveFromCRL} {
 		_, err := r.reg.Block(ctx, r.by, "b", device.End{Revoke: reason})
