@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"maps"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -317,7 +318,8 @@ none. An import that was broken off goes on with --skip-existing.`,
 				if created+skipped > 0 || len(rest) > n {
 					note(env, "%d of %d devices are registered; the others are not", created+skipped, len(entries))
 				}
-				if !skip {
+				refused, ok := errors.AsType[*client.Error](err)
+				if !skip && (created > 0 || ok && refused.Status == http.StatusConflict) {
 					return &hintError{err: err, hint: "--skip-existing leaves devices that are there as they are"}
 				}
 				return err
