@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net/netip"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -78,7 +79,7 @@ func (t *transaction) keptChallenge(e pki.Enrollment) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return request.ChallengePassword.Reveal(), nil
+	return strings.TrimSpace(request.ChallengePassword.Reveal()), nil
 }
 
 // issuerAndSerial reads the messageData of GetCert and GetCRL (RFC 8894, Sections 3.3.4 and 3.3.5).

@@ -369,7 +369,7 @@ func (h *Handler) pkiOperation(ctx context.Context, w http.ResponseWriter, r *ht
 			refuse(http.StatusBadRequest, "the message cannot be processed")
 			return
 		}
-		h.counts.add(request.MessageType.String(), "unavailable")
+		h.counts.add(known(request.MessageType), "unavailable")
 		h.unavailable(ctx, w, err)
 		return
 	}
