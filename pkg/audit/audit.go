@@ -59,6 +59,7 @@ const (
 	ActionPending       = "enrollment.pending"
 	ActionApprove       = "enrollment.approve"
 	ActionDeny          = "enrollment.deny"
+	ActionExpire        = "enrollment.expire"
 	ActionReturn        = "enrollment.return"
 	ActionRefuse        = "enrollment.refuse"
 	ActionWebhookGiveUp = "webhook.give-up"

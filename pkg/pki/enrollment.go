@@ -49,11 +49,12 @@ const (
 	EnrollmentIssued  EnrollmentState = 1
 	EnrollmentPending EnrollmentState = 2 // waits for a person
 	EnrollmentDenied  EnrollmentState = 3 // by a person
+	EnrollmentExpired EnrollmentState = 4 // nobody decided in time
 )
 
-// String returns "issued", "pending" or "denied".
+// String returns "issued", "pending", "denied" or "expired".
 func (s EnrollmentState) String() string {
-	return [...]string{"none", "issued", "pending", "denied"}[min(max(s, 0), EnrollmentDenied)]
+	return [...]string{"none", "issued", "pending", "denied", "expired"}[min(max(s, 0), EnrollmentExpired)]
 }
 
 // Enrollment is what a point remembers of a device's request: what it answers when the device asks again. Point,
@@ -83,7 +84,7 @@ type Enrollment struct {
 	Overrides  string // JSON: what the point's webhook has said that the certificate is to hold; empty: nothing
 	CreatedAt  time.Time
 	UpdatedAt  time.Time
-	ExpiresAt  time.Time // when it may be forgotten
+	ExpiresAt  time.Time // until when it waits, or is remembered
 }
 
 // RACertificate is a certificate of the registration authority that signs and decrypts SCEP messages for an issuer

@@ -176,7 +176,7 @@ func (a *api) listEnrollments(ctx context.Context, in *listEnrollmentsInput) (*e
 	case "pending":
 		f.States, f.OpenAt = []pki.EnrollmentState{pki.EnrollmentPending}, a.Now()
 	case stateExpired:
-		f.States, f.OverAt = []pki.EnrollmentState{pki.EnrollmentPending}, a.Now()
+		f.States, f.OverAt = []pki.EnrollmentState{pki.EnrollmentPending, pki.EnrollmentExpired}, a.Now()
 	case "issued":
 		f.States = []pki.EnrollmentState{pki.EnrollmentIssued}
 	case "denied":

@@ -139,11 +139,11 @@ func (h *Handler) decidable(ctx context.Context, id string) (e pki.Enrollment, p
 	if e, err = h.cfg.Store.EnrollmentByID(ctx, id); err != nil {
 		return e, nil, now, err
 	}
-	if e.State != pki.EnrollmentPending {
-		return e, nil, now, decided(nil)
-	}
-	if !now.Before(e.ExpiresAt) {
+	switch {
+	case e.State == pki.EnrollmentExpired, e.State == pki.EnrollmentPending && !now.Before(e.ExpiresAt):
 		return e, nil, now, fault.New(fault.Conflict, "the request has waited too long; the device has to ask again")
+	case e.State != pki.EnrollmentPending:
+		return e, nil, now, decided(nil)
 	}
 	point, err = h.cfg.Points.Point(e.Point)
 	return e, point, now, err
@@ -158,6 +158,55 @@ func later(a, b time.Time) time.Time {
 		return a
 	}
 	return b
+}
+
+// expireAtOnce is how many requests that nobody decided on are read at a time.
+const expireAtOnce = 100
+
+// Expire ends the requests that have waited for too long: each once, however many replicas do it, with a record in the
+// audit trail, and with what the point's webhook is to be told.
+func (h *Handler) Expire(ctx context.Context) error {
+	now := h.cfg.Clock.Now()
+	f := store.EnrollmentFilter{States: []pki.EnrollmentState{pki.EnrollmentPending}, OverAt: now}
+	for p := (store.Page{Limit: expireAtOnce}); ; {
+		list, next, err := h.cfg.Store.ListEnrollments(ctx, f, p)
+		if err != nil {
+			return err
+		}
+		for _, e := range list {
+			// Another replica, or the device itself by asking again, may be faster.
+			if err := h.expire(ctx, e, now); err != nil && !errors.Is(err, store.ErrStale) {
+				return err
+			}
+		}
+		if p.Cursor = next; next == "" {
+			return nil
+		}
+	}
+}
+
+// expire ends a request that has waited for too long. ErrStale when it has changed in between.
+func (h *Handler) expire(ctx context.Context, e pki.Enrollment, now time.Time) error {
+	next := e
+	next.Version, next.State, next.UpdatedAt = e.Version+1, pki.EnrollmentExpired, now
+	var told *pki.Notification
+	if point, err := h.cfg.Points.Point(e.Point); err == nil {
+		told = h.notification(point, now, failureOf(next, enrollment.ReasonExpired, "nobody has decided on the request in time"))
+	}
+	by := pki.System()
+	err := h.cfg.Store.PutEnrollment(ctx, store.EnrollmentChange{Enrollment: next, Notification: told, Record: audit.Record{
+		Time: now, Action: audit.ActionExpire, Actor: by.Name, Role: by.Role.String(), Target: "enrollment/" + e.ID,
+		Detail: map[string]string{
+			"enrollment_point": e.Point, "why": e.Reason, "subject": e.Subject, "transaction_id": e.TransactionID, "device": e.Device,
+			"since": e.CreatedAt.UTC().Format(time.RFC3339),
+		},
+	}})
+	if err != nil {
+		return err
+	}
+	h.wake(told)
+	h.log.Info("nobody has decided on a device's request in time", "point", e.Point, "request", e.ID, "subject", e.Subject, "device", e.Device)
+	return nil
 }
 
 // pruneAtOnce bounds what one transaction forgets.

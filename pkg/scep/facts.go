@@ -196,6 +196,12 @@ func (t *transaction) lookUp(request *csr.Request) (*enrollment.Facts, pki.Enrol
 	before := pki.Enrollment{}
 	if about.Enrollment != nil {
 		if before = *about.Enrollment; !t.now.Before(before.ExpiresAt) {
+			if before.State == pki.EnrollmentPending { // the row is about to be written over
+				if err := t.h.expire(t.ctx, before, t.now); err != nil {
+					return nil, pki.Enrollment{}, err
+				}
+				before.Version++
+			}
 			before = pki.Enrollment{Version: before.Version}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -13,8 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/certwright/certwright/pkg/audit"
 	"github.com/certwright/certwright/pkg/cms"
 	"github.com/certwright/certwright/pkg/enrollment"
+	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/internal/scepraw"
 	"github.com/certwright/certwright/pkg/keys"
 	"github.com/certwright/certwright/pkg/pki"
@@ -503,12 +506,107 @@ func TestApproval(t *testing.T) {
 	if _, err := r.handler.Approve(t.Context(), operator, "", id); err == nil {
 		t.Error("approved what has ended")
 	}
-	if err := r.handler.Prune(t.Context()); err != nil {
+	// It is remembered for a while that nobody has decided, and that cannot be missed.
+	forget := func(want int) {
+		t.Helper()
+		if err := r.handler.Prune(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if secrets, err := r.store.AllSecrets(t.Context()); err != nil || len(secrets) != want {
+			t.Errorf("%d secrets are kept, %v; want %d: the RA's key, and that of the request", len(secrets), err, want)
+		}
+	}
+	r.later(store.KeepExpired)
+	forget(2)
+	if err := r.handler.Expire(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if secrets, err := r.store.AllSecrets(t.Context()); err != nil || len(secrets) != 1 {
-		t.Errorf("%d secrets are kept, %v; want the RA's key alone", len(secrets), err)
-	}
+	forget(1)
+}
+
+// That nobody has decided on a request is told to the webhook and written into the audit trail, once: however many replicas
+// look at the same time, and however the device asks again.
+func TestNobodyDecides(t *testing.T) {
+	t.Parallel()
+	onBothStores(t, func(t *testing.T, r *rig) {
+		b := r.broker(func(c *enrollment.Config) {
+			c.Approval = true
+			c.Webhook.Notify = []enrollment.WebhookEvent{enrollment.NotifyFailure}
+		})
+		poll := scepraw.Sequence(scepraw.Name("Issuing CA"), scepraw.Name("device"))
+		const requests = 3
+		waiting := make([]*device, requests)
+		for i := range waiting {
+			waiting[i] = r.device(deviceKey())
+			waiting[i].id = fmt.Sprint("request-", i)
+			if got := waiting[i].ask("19", waiting[i].csr(staticText)); got.status != "3" {
+				t.Fatalf("status %s %q, want PENDING", got.status, got.text)
+			}
+		}
+		pending := store.EnrollmentFilter{States: []pki.EnrollmentState{pki.EnrollmentPending}}
+		before, _, err := r.store.ListEnrollments(t.Context(), pending, store.Page{Limit: 10})
+		if err != nil || len(before) != requests {
+			t.Fatalf("%d wait, %v", len(before), err)
+		}
+		if err := r.handler.Expire(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if told := b.told(); len(told) != 0 {
+			t.Errorf("before the end the webhook is told %+v", told)
+		}
+
+		r.later(8 * 24 * time.Hour)
+		// One asks again before anybody has looked: it waits anew.
+		if got := waiting[0].ask("19", waiting[0].csr(staticText)); got.status != "3" {
+			t.Fatalf("status %s %q, want PENDING", got.status, got.text)
+		}
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				if err := r.handler.Expire(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		told := b.told()
+		if len(told) != requests {
+			t.Errorf("the webhook is told %d times of %d requests: %+v", len(told), requests, told)
+		}
+		seen := map[string]bool{}
+		for _, e := range told {
+			if e.Type != "failure" || e.Reason != "pending-expired" || e.Detail == "" || seen[e.TransactionID] {
+				t.Errorf("the webhook is told %+v", e)
+			}
+			seen[e.TransactionID] = true
+		}
+		events, _, err := r.store.AuditEvents(t.Context(), store.AuditFilter{Action: audit.ActionExpire}, store.Page{Limit: 10})
+		if err != nil || len(events) != requests {
+			t.Errorf("%d records, %v; want %d", len(events), err, requests)
+		}
+
+		expired, _, err := r.store.ListEnrollments(t.Context(), store.EnrollmentFilter{States: []pki.EnrollmentState{pki.EnrollmentExpired}, OverAt: r.now()}, store.Page{Limit: 10})
+		if err != nil || len(expired) != requests-1 {
+			t.Errorf("%d are remembered, %v; want %d: one waits again", len(expired), err, requests-1)
+		}
+		for _, e := range expired {
+			if _, err := r.handler.Approve(t.Context(), pki.Principal{Name: "token:op", Role: pki.RoleOperator}, "", e.ID); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "too long") {
+				t.Errorf("approved what has ended: %v", err)
+			}
+		}
+		if err := r.handler.Prune(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range waiting[1:] {
+			d.ask("20", poll).failure(t, "2", "too long")
+		}
+		if got := waiting[0].ask("20", poll); got.status != "3" {
+			t.Errorf("a poll for what waits anew gets %s %q", got.status, got.text)
+		}
+		if told := b.told(); len(told) != 0 {
+			t.Errorf("the webhook is told again: %+v", told)
+		}
+	})
 }
 
 // Keys that cannot encrypt get their answer under the challenge (RFC 8894, Section 3.1), if that is strong (7.3).

@@ -23,6 +23,9 @@ func (s *Server) forgetRequests(ctx context.Context) {
 		case <-tick.C:
 		}
 		if _, err := s.clock.Check(); err == nil {
+			if err := s.scep.Expire(ctx); err != nil && ctx.Err() == nil {
+				s.log.Warn("requests that nobody decided on in time cannot be ended now", "err", err)
+			}
 			if err := s.scep.Prune(ctx); err != nil && ctx.Err() == nil {
 				s.log.Warn("old enrollments cannot be forgotten now", "err", err)
 			}

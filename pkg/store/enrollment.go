@@ -80,16 +80,21 @@ type Enrollments interface {
 	// blocked or retired.
 	PutEnrollment(ctx context.Context, c EnrollmentChange) error
 	// PruneEnrollments forgets rows that ended before the given time, with their secrets, at most limit, and tells how
-	// many. It is no change in the sense of the contract.
+	// many. Those that nobody decided on stay until KeepExpired later, and pending ones for ever: they are to be ended
+	// first. It is no change in the sense of the contract.
 	PruneEnrollments(ctx context.Context, before time.Time, limit int) (int, error)
 }
+
+// KeepExpired is how long a request that nobody decided on is shown after its end.
+const KeepExpired = 7 * 24 * time.Hour
 
 // EnrollmentFilter narrows a list. The zero value matches everything that has an id.
 type EnrollmentFilter struct {
 	Point  string
 	Device string
 	States []pki.EnrollmentState // any of
-	// OpenAt is a time before the rows' end, OverAt one that is not: of what is pending, whether it still waits.
+	// OpenAt is a time before the rows' end, OverAt one that is not: of what is pending, whether it still waits. A request
+	// that nobody decided on keeps its end.
 	OpenAt, OverAt time.Time
 }
 

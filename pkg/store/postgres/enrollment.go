@@ -555,13 +555,14 @@ func (s *Store) PruneEnrollments(ctx context.Context, before time.Time, limit in
 			WITH gone AS (
 				DELETE FROM enrollment
 				WHERE (point, transaction_id, spki_hash) IN (
-					SELECT point, transaction_id, spki_hash FROM enrollment WHERE expires_at < $1 ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+					SELECT point, transaction_id, spki_hash FROM enrollment WHERE expires_at < $1 AND state <> $3 AND (state <> $4 OR expires_at < $5)
+					ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)
 					AND NOT EXISTS (SELECT 1 FROM head WHERE strand = 0 AND closed_at IS NOT NULL)
 				RETURNING id
 			), secrets AS (
 				DELETE FROM sealed_secret WHERE name IN (SELECT 'enrollment/' || id FROM gone WHERE id <> '')
 			)
-			SELECT count(*) FROM gone`, cut(before), limit).Scan(&n)
+			SELECT count(*) FROM gone`, cut(before), limit, int16(pki.EnrollmentPending), int16(pki.EnrollmentExpired), cut(before.Add(-store.KeepExpired))).Scan(&n)
 	})
 	return n, err
 }

@@ -462,7 +462,10 @@ func (s *Store) PruneEnrollments(ctx context.Context, before time.Time, limit in
 		}
 		var rows []int64
 		var ids []string
-		err := t.rows(`SELECT rowid, id FROM enrollment WHERE expires_at < ? ORDER BY expires_at LIMIT ?`, []any{micros(before), limit}, func(scan func(...any) error) error {
+		args := []any{micros(before), int(pki.EnrollmentPending), int(pki.EnrollmentExpired), micros(before.Add(-store.KeepExpired)), limit}
+		err := t.rows(`
+			SELECT rowid, id FROM enrollment WHERE expires_at < ? AND state <> ? AND (state <> ? OR expires_at < ?)
+			ORDER BY expires_at LIMIT ?`, args, func(scan func(...any) error) error {
 			var row int64
 			var id string
 			err := scan(&row, &id)

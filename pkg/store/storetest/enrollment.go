@@ -323,7 +323,7 @@ func testEnrollments(t *testing.T, h Harness) {
 	denied := enrollment(func(r *pki.Enrollment) {
 		r.State, r.CreatedAt, r.Point, r.Device, r.ExpiresAt = pki.EnrollmentDenied, base.Add(time.Second), "other", "wanted", base.Add(time.Hour)
 	})
-	direct := enrollment(func(r *pki.Enrollment) { r.ID, r.ExpiresAt = "", base.Add(time.Hour) })
+	direct := enrollment(func(r *pki.Enrollment) { r.ID, r.State, r.ExpiresAt = "", pki.EnrollmentIssued, base.Add(time.Hour) })
 	for _, r := range []pki.Enrollment{denied, direct} {
 		if err := put(r, false, []byte("x")); err != nil {
 			t.Fatal(err)
@@ -361,6 +361,30 @@ func testEnrollments(t *testing.T, h Harness) {
 	e.wantEnrollment("what has not ended", issued)
 	_, err = e.Secret(ctx, pki.SecretEnrollment(denied.ID))
 	wantFault(t, "the secret of what was forgotten", err, fault.NotFound, nil)
+
+	// What nobody decided on is kept: until somebody has noted that, and a while longer.
+	waits := enrollment(func(r *pki.Enrollment) { r.ExpiresAt = base.Add(time.Hour) })
+	if err := put(waits, false, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	forget := func(what string, before time.Time, want int) {
+		t.Helper()
+		if n, err := e.PruneEnrollments(ctx, before, 10); err != nil || n != want {
+			t.Errorf("%s: PruneEnrollments = %d, %v; want %d", what, n, err, want)
+		}
+	}
+	forget("what was issued, and not what waits", base.Add(10*24*time.Hour), 1)
+	over := waits
+	over.Version, over.State = 2, pki.EnrollmentExpired
+	if err := put(over, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	e.wantEnrollment("what nobody decided on", over)
+	forget("what nobody decided on", waits.ExpiresAt.Add(store.KeepExpired), 0)
+	equal(t, "what is over", list(store.EnrollmentFilter{
+		States: []pki.EnrollmentState{pki.EnrollmentPending, pki.EnrollmentExpired}, OverAt: waits.ExpiresAt,
+	}), []pki.Enrollment{over})
+	forget("what nobody decided on long ago", waits.ExpiresAt.Add(store.KeepExpired+time.Second), 1)
 	e.verifyChain()
 }
 
