@@ -154,7 +154,7 @@ func (a *Authority) checkNames(key *issuer.Key, p *Profile, r Request, now time.
 		if fault.Is(err, fault.BadPublicKey) {
 			continue
 		}
-		if f, ok := errors.AsType[*fault.Error](err); ok && (f.Kind == fault.PolicyRefused || f.Kind == fault.BadRequest) && (f.Field == "subject" || f.Field == "sans") {
+		if f, ok := errors.AsType[*fault.Error](err); ok && (f.Kind == fault.PolicyRefused || f.Kind == fault.BadRequest || f.Kind == fault.BadCSR) && (f.Field == "subject" || f.Field == "sans") {
 			return err
 		}
 		return nil

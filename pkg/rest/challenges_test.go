@@ -31,6 +31,7 @@ func TestChallengesInBulk(t *testing.T) {
 		{"no such point", "operator", `{"point":"none","challenges":[{}]}`, 404, "point"},
 		{"a point without one-time challenges", "operator", `{"point":"static","challenges":[{}]}`, 409, "point"},
 		{"a name that the profile refuses", "operator", `{"challenges":[{},{"sans":["DNS:a_b*.example.com"]}]}`, 0, "challenges[1].sans"},
+		{"a name that cannot be", "operator", `{"challenges":[{"sans":["URI:http://x/\u0000"]}]}`, 400, "challenges[0].sans"},
 		{"no name", "operator", `{"challenges":[{"subject":"nonsense"}]}`, 400, "challenges[0].subject"},
 		{"no device", "operator", `{"challenges":[{"device":" a"}]}`, 400, "challenges[0].device"},
 		{"another subject than the point's", "operator", `{"point":"named","challenges":[{"device":"a","subject":"CN=a"}]}`, 0, "challenges[0].subject"},
