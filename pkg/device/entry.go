@@ -86,8 +86,9 @@ func (e *Entry) Complete() error {
 	if len(e.SANs) > MaxSANs {
 		return fault.New(fault.BadRequest, "a device has at most %d names", MaxSANs).WithField("sans")
 	}
-	if slices.ContainsFunc(e.SANs, func(name string) bool { return strings.ContainsFunc(name, unicode.IsSpace) }) {
-		return fault.New(fault.BadRequest, "a name of a device has no spaces").WithField("sans")
+	unfit := func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }
+	if slices.ContainsFunc(e.SANs, func(name string) bool { return strings.ContainsFunc(name, unfit) }) {
+		return fault.New(fault.BadRequest, "a name of a device has no spaces and no control characters").WithField("sans")
 	}
 	_, err := profile.ParseSANs(e.SANs...)
 	return err

@@ -112,6 +112,7 @@ func TestEntries(t *testing.T) {
 		"labels.k": {ID: "a", Labels: map[string]string{"k": long}},
 		"subject":  {ID: "a", Subject: "CN"},
 		"sans":     {ID: "a", SANs: []string{"DNS:a b"}},
+		"sans ":    {ID: "a", SANs: []string{"URI:http://x/\x00"}},
 	} {
 		field = strings.TrimSpace(field)
 		err := e.Complete()
