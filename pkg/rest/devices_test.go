@@ -102,6 +102,19 @@ func TestDeviceIDs(t *testing.T) {
 	}
 }
 
+// A thousand devices of which much is said fit into one request.
+func TestImportOfAThousandDevices(t *testing.T) {
+	r := newRig(t)
+	var all []map[string]any
+	for i := range device.MaxBulk {
+		all = append(all, map[string]any{"id": fmt.Sprint("device-", i), "group": "hall-17", "labels": map[string]string{"site": "B"}, "note": strings.Repeat("x", 1000)})
+	}
+	w := r.ask("operator", "POST", "/fleet/import", map[string]any{"devices": all})
+	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"created":1000`) {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
 func TestDevices(t *testing.T) { onBothStores(t, devices) }
 
 func devices(t *testing.T, r *rig) {

@@ -406,7 +406,7 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 	case "exportCertificates", "exportDevices", "followAudit":
 		limit = 0 // streams: each of their steps is bounded
 	}
-	if id == "createChallenges" {
+	if id == "createChallenges" || id == "importDevices" {
 		op.MaxBodyBytes = max(op.MaxBodyBytes, maxBulkBytes)
 	}
 	op.Responses = files(id)
