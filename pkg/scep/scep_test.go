@@ -636,6 +636,11 @@ func TestECDSADevices(t *testing.T) {
 	if again := open(d.ask("19", d.csr(text)), text); !again.Equal(first) {
 		t.Error("a retry made a second certificate")
 	}
+	// A challenge out of a file, with its line end: the answer's password is what the device has sent.
+	d.id, text = "line end", " "+r.challenge()+"\n"
+	for range 2 {
+		open(d.ask("19", d.csr(text)), text)
+	}
 	d.id = "static"
 	d.ask("19", d.csr(staticText)).failure(t, "2", "one-time challenge")
 	d.id, d.signer = "renewal", first

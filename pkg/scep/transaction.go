@@ -452,7 +452,7 @@ func (t *transaction) decide(request *csr.Request) ([]byte, string, error) {
 		case t.envelope.Cipher.Legacy():
 			return nil, "", refuse(enrollment.ReasonAlgorithm, nil, "single DES does not protect an answer that is encrypted to a challenge")
 		}
-		password = strings.TrimSpace(request.ChallengePassword.Reveal())
+		password = request.ChallengePassword.Reveal() // octet for octet: the device has no other
 	}
 	content, err := t.issue(request, before, facts, v)
 	return content, password, err
@@ -628,7 +628,6 @@ func (t *transaction) again(request *csr.Request, before pki.Enrollment, facts *
 	default:
 		return false, nil, "", nil
 	}
-	text := strings.TrimSpace(request.ChallengePassword.Reveal())
 	if !t.sameChallenge(request, before, facts) {
 		return false, nil, "", nil
 	}
@@ -649,7 +648,7 @@ func (t *transaction) again(request *csr.Request, before pki.Enrollment, facts *
 		if before.Challenge == "" {
 			return false, nil, "", nil // decide says why there is no answer
 		}
-		password = text
+		password = request.ChallengePassword.Reveal()
 	}
 	return true, content, password, nil
 }
