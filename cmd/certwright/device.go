@@ -467,9 +467,10 @@ func newDeviceRetireCommand(env *environment, conn *connection) *cobra.Command {
 
 func newDeviceUnblockCommand(env *environment, conn *connection) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "unblock ID",
-		Short:   "Put a device that is blocked or retired back into use",
-		Long:    "Put a device that is blocked or retired back into use. Its certificates stay revoked: it needs a new challenge.",
+		Use:   "unblock ID",
+		Short: "Put a device that is blocked or retired back into use",
+		Long: `Put a device that is blocked or retired back into use. Its certificates stay revoked: it needs a new challenge, and a
+new key if its keys were blocked (keyCompromise).`,
 		Example: "  certwright device unblock sensor-17",
 		Args:    takes("ID"),
 	}
