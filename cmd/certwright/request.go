@@ -29,7 +29,8 @@ func newRequestListCommand(env *environment, conn *connection) *cobra.Command {
 	state := &choice{value: "pending", allowed: []string{"pending", "expired", "issued", "denied", "all"}}
 	cmd := &cobra.Command{
 		Use: "list", Short: "List requests that wait, or have waited", Args: takes(),
-		Long: `List requests that wait for a person, newest first. Compare KEY with what the device shows of its own: the first
+		Long: `List requests that wait for a person, newest first. SUBJECT is what is asked for, DEVICE whom a challenge, a signature
+or the names say that it is. Compare KEY with what the device shows of its own: the first
 octets of the SHA-256 digest of its public key.`,
 		Example: "  certwright request list\n  certwright request list --state expired --point phones\n  certwright request list --state all --output json",
 	}
@@ -54,9 +55,9 @@ octets of the SHA-256 digest of its public key.`,
 		if output.forPeople() {
 			var rows [][]string
 			for _, e := range list {
-				rows = append(rows, []string{e.ID, e.State, e.Point, e.Subject, e.Source, e.SPKISHA256[:min(16, len(e.SPKISHA256))], stamp(e.CreatedAt), e.Reason})
+				rows = append(rows, []string{e.ID, e.State, e.Point, e.Subject, e.Device, e.Source, e.SPKISHA256[:min(16, len(e.SPKISHA256))], stamp(e.CreatedAt), e.Reason})
 			}
-			err = table(env.out, []string{"ID", "STATE", "POINT", "SUBJECT", "FROM", "KEY", "ASKED (UTC)", "REASON"}, rows)
+			err = table(env.out, []string{"ID", "STATE", "POINT", "SUBJECT", "DEVICE", "FROM", "KEY", "ASKED (UTC)", "REASON"}, rows)
 		} else {
 			err = output.write(env.out, struct {
 				Enrollments []client.Enrollment `json:"enrollments"`
