@@ -43,7 +43,8 @@ type Devices interface {
 	// of the contract, and nothing happens when the device was told to revoke later ones in between.
 	DeviceRevoked(ctx context.Context, id string, until time.Time) error
 	// NoteContacts writes sightings of devices, and adds to the counts of refusals. Devices that do not exist are left out.
-	// It is no change in the sense of the contract.
+	// A sighting may be noted late: a failure counts for nothing when the device's newest certificate was issued after it. It
+	// is no change in the sense of the contract.
 	NoteContacts(ctx context.Context, contacts []Contact, refusals []Refusal) error
 	// Fleet returns figures about all devices, as of now.
 	Fleet(ctx context.Context, now time.Time) (Fleet, error)

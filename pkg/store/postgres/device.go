@@ -616,11 +616,18 @@ func queueSightings(b *pgx.Batch, sightings []store.Sighting, protocols []string
 		UPDATE device d SET
 			first_seen_at = coalesce(d.first_seen_at, u.first), last_seen_at = greatest(d.last_seen_at, u.last),
 			last_source = coalesce(nullif(u.source, ''), d.last_source), last_point = coalesce(nullif(u.point, ''), d.last_point),
-			protocol = coalesce(nullif(u.protocol, ''), d.protocol), failures = d.failures + u.failures, renewal_failures = d.renewal_failures + u.renewals,
-			returns = d.returns + u.returns, failed_at = coalesce(u.failed, d.failed_at), failure = coalesce(nullif(u.failure, ''), d.failure)
-		FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::integer[], $8::integer[], $9::integer[],
-			$10::timestamptz[], $11::text[])
-			AS u (id, first, last, source, point, protocol, failures, renewals, returns, failed, failure)
+			protocol = coalesce(nullif(u.protocol, ''), d.protocol), returns = d.returns + u.returns,
+			failures = d.failures + CASE WHEN u.before THEN 0 ELSE u.failures END,
+			renewal_failures = d.renewal_failures + CASE WHEN u.before THEN 0 ELSE u.renewals END,
+			failed_at = CASE WHEN u.before THEN d.failed_at ELSE coalesce(u.failed, d.failed_at) END,
+			failure = CASE WHEN u.before THEN d.failure ELSE coalesce(nullif(u.failure, ''), d.failure) END
+		FROM (
+			SELECT u.*, -- whether it has its newest certificate since it was refused
+				u.failures > 0 AND EXISTS (SELECT 1 FROM device x JOIN certificate c ON c.fingerprint = x.certificate WHERE x.id = u.id AND c.issued_at > u.failed) AS before
+			FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::integer[], $8::integer[], $9::integer[],
+				$10::timestamptz[], $11::text[])
+				AS u (id, first, last, source, point, protocol, failures, renewals, returns, failed, failure)
+		) u
 		WHERE d.id = u.id`, ids, first, last, sources, points, protocols, failures, renewals, returns, failed, reasons)
 }
 

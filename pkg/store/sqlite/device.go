@@ -349,6 +349,15 @@ func (s *Store) NoteContacts(ctx context.Context, contacts []store.Contact, refu
 			return errNotInUse()
 		}
 		for _, c := range sightings {
+			if c.Failures > 0 {
+				before, err := t.failedBefore(c)
+				if err != nil {
+					return err
+				}
+				if before {
+					c.Failures, c.RenewalFailures, c.FailedAt, c.Failure = 0, 0, time.Time{}, ""
+				}
+			}
 			protocol := ""
 			if c.Protocol != (pki.DeviceProtocol{}) {
 				var err error
@@ -378,6 +387,17 @@ func (s *Store) NoteContacts(ctx context.Context, contacts []store.Contact, refu
 		}
 		return nil
 	}})
+}
+
+// failedBefore reports whether a device has its newest certificate since its request was refused.
+func (t *tx) failedBefore(c store.Sighting) (bool, error) {
+	var issued int64
+	err := t.row(`SELECT c.issued_at FROM device d JOIN certificate c ON c.fingerprint = d.certificate WHERE d.id = ?`, []any{c.Device},
+		func(scan func(...any) error) error { return scan(&issued) })
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	return micros(c.FailedAt) < issued, err
 }
 
 // Fleet returns figures about all devices.

@@ -320,6 +320,18 @@ func testDeviceIssuance(t *testing.T, h Harness) {
 	want.LastSeenAt, want.LastPoint, want.Protocol = next.IssuedAt, "hall", pki.DeviceProtocol{Key: "RSA-2048"}
 	want.Certificate, want.Serial, want.NotAfter = next.Fingerprint, next.Serial, next.NotAfter
 	equal(t, "a device after its second certificate", e.device("new"), want)
+	note := func(at time.Time, failure string) {
+		t.Helper()
+		if err := e.NoteContacts(ctx, []store.Contact{{Device: "new", At: at, Failure: failure, Renewal: true}}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	note(next.IssuedAt.Add(-time.Second), "before")
+	equal(t, "a refusal before it that is noted late", e.device("new"), want)
+	note(next.IssuedAt, "after")
+	if d := e.device("new"); d.Failures != 1 || d.RenewalFailures != 1 || d.Failure != "after" || !d.FailedAt.Equal(next.IssuedAt) {
+		t.Errorf("after a refusal: %+v", d)
+	}
 
 	// One that nobody knew is registered by its certificate; one without a name is not.
 	strange := e.issue(e.issuing, func(c *pki.Certificate) { c.Device = "strange / ü%" })
