@@ -54,6 +54,17 @@ type tap struct {
 	issued []pki.Certificate // guarded by mu
 }
 
+// panics is the transactionID of a message that comes upon a mistake of ours.
+const panics = "panics"
+
+// Request implements store.Store.
+func (t *tap) Request(ctx context.Context, q store.RequestQuery) (store.RequestFacts, error) {
+	if q.TransactionID == panics {
+		panic("a mistake of ours, about " + panics)
+	}
+	return t.Store.Request(ctx, q)
+}
+
 // RecordIssuance implements store.Store.
 func (t *tap) RecordIssuance(ctx context.Context, i store.Issuance) error {
 	err := t.Store.RecordIssuance(ctx, i)
