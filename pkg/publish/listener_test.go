@@ -74,7 +74,7 @@ func (e *env) dial(addr string) net.Conn {
 		e.t.Fatal(err)
 	}
 	e.t.Cleanup(func() { _ = c.Close() })
-	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		e.t.Fatal(err)
 	}
 	return c
@@ -341,7 +341,7 @@ func TestDrain(t *testing.T) {
 	if err := <-handed; !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Accept after Close: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	l.Drain(ctx)
 	if ctx.Err() != nil {
