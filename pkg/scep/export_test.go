@@ -5,3 +5,6 @@ const ReplyQuantum = replyQuantum
 
 // SetTurns sets how many messages are processed at a time.
 func (h *Handler) SetTurns(n int) { h.turns = make(chan struct{}, n) }
+
+// ReasonOf is reasonOf.
+var ReasonOf = reasonOf

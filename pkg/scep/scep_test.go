@@ -21,6 +21,7 @@ import (
 	"github.com/certwright/certwright/pkg/internal/scepraw"
 	"github.com/certwright/certwright/pkg/keys"
 	"github.com/certwright/certwright/pkg/pki"
+	"github.com/certwright/certwright/pkg/scep"
 	"github.com/certwright/certwright/pkg/store"
 )
 
@@ -806,5 +807,27 @@ func TestChallengeOnce(t *testing.T) {
 	wg.Wait()
 	if n := r.count(); n != 1 || len(good) != 1 {
 		t.Errorf("%d certificates for one challenge; answered %v", n, good)
+	}
+}
+
+// That an issuer cannot issue is not counted against the names of devices.
+func TestReasonOfFaults(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		err  error
+		want enrollment.Reason
+	}{
+		{fault.New(fault.PolicyRefused, "a name").WithField("sans"), enrollment.ReasonNames},
+		{fault.New(fault.BadCSR, "a name").WithField("subject"), enrollment.ReasonNames},
+		{fault.New(fault.PolicyRefused, "a condition").WithField("profile"), enrollment.ReasonNames},
+		{fault.New(fault.PolicyRefused, "it has ended").WithField("issuer"), enrollment.ReasonOther},
+		{fault.New(fault.PolicyRefused, "it cannot be renewed"), enrollment.ReasonOther},
+		{fault.New(fault.BadPublicKey, "a key"), enrollment.ReasonKey},
+		{store.RefuseDevice("d"), enrollment.ReasonDeviceBlocked},
+		{fault.New(fault.Conflict, "x"), enrollment.ReasonOther},
+	} {
+		if got := scep.ReasonOf(tt.err); got != tt.want {
+			t.Errorf("%v: %s, want %s", tt.err, got, tt.want)
+		}
 	}
 }

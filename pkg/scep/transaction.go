@@ -204,11 +204,13 @@ func reasonOf(err error) enrollment.Reason {
 	case errors.Is(err, store.ErrPredecessor):
 		return enrollment.ReasonRevoked
 	}
-	switch fault.KindOf(err) {
+	switch f := fault.Public(err); f.Kind {
 	case fault.BadPublicKey:
 		return enrollment.ReasonKey
 	case fault.PolicyRefused, fault.BadCSR:
-		return enrollment.ReasonNames
+		if f.Field == "subject" || f.Field == "sans" || f.Field == "profile" { // and not an issuer that cannot issue
+			return enrollment.ReasonNames
+		}
 	}
 	return enrollment.ReasonOther
 }
