@@ -469,6 +469,15 @@ func TestApproval(t *testing.T) {
 	thief.ask("20", poll).failure(t, "4")
 	thief.ask("19", thief.csr(text)).failure(t, "2")
 
+	// Another request in its place leaves a trace of the one that waited.
+	before := waiting()
+	text = r.challenge(func(c *pki.Challenge) { c.Device = "d1" })
+	if got := d.ask("19", d.csr(text)); got.status != "3" {
+		t.Fatalf("status %s %q, want PENDING", got.status, got.text)
+	}
+	if record := r.newest(audit.ActionPending); record.Detail["in_place_of"] != before.ID || record.Target == "enrollment/"+before.ID {
+		t.Errorf("in place of %s: %+v", before.ID, record)
+	}
 	e := waiting()
 	if e.Subject != "CN=device" || e.Device != "d1" || e.Reason == "" {
 		t.Errorf("it waits as %+v", e)

@@ -481,7 +481,7 @@ func (t *transaction) issue(request *csr.Request, before pki.Enrollment, facts *
 	}
 	change := &store.EnrollmentChange{Enrollment: row, UseChallenge: v.UseChallenge}
 	if v.Outcome == enrollment.Wait {
-		return nil, t.wait(request, change, v.Text)
+		return nil, t.wait(request, change, before, v.Text)
 	}
 	if v.Return {
 		if err := t.countReturn(v); err != nil {
@@ -492,7 +492,7 @@ func (t *transaction) issue(request *csr.Request, before pki.Enrollment, facts *
 		return nil, err
 	}
 	issued, err := t.h.grant(t.ctx, grant{
-		point: t.point, issuer: t.issuer, request: request, change: change, verdict: v, newest: newest(facts, v), by: t.principal(), requestID: t.id,
+		point: t.point, issuer: t.issuer, request: request, change: change, verdict: v, newest: newest(facts, v), by: t.principal(), requestID: t.id, before: before,
 	})
 	if err != nil {
 		return nil, err
@@ -549,6 +549,7 @@ type grant struct {
 	newest    *pki.Fingerprint
 	by        pki.Principal
 	requestID string
+	before    pki.Enrollment // whose row is written over
 }
 
 // grant has the certificate made. ErrStale when the verdict was overtaken.
@@ -557,6 +558,9 @@ func (h *Handler) grant(ctx context.Context, g grant) (pki.Certificate, error) {
 	detail := map[string]string{"enrollment_point": g.point.Name(), "transaction_id": e.TransactionID, "by": string(v.Credential)}
 	if e.Challenge != "" {
 		detail["challenge"] = e.Challenge
+	}
+	if waited := waiting(g.before); waited != "" {
+		detail["in_place_of"] = waited
 	}
 	decision := decisionOf(*e)
 	if decision != "" {
@@ -592,8 +596,17 @@ func (h *Handler) grant(ctx context.Context, g grant) (pki.Certificate, error) {
 	return issued.Record, nil
 }
 
+// waiting returns the id of a request that nobody decides on any more, since the device has sent another one under the same
+// transactionID; empty if there was none.
+func waiting(before pki.Enrollment) string {
+	if before.State != pki.EnrollmentPending {
+		return ""
+	}
+	return before.ID
+}
+
 // wait keeps a request for a person to decide. It is sealed: it holds the challenge.
-func (t *transaction) wait(request *csr.Request, change *store.EnrollmentChange, why string) error {
+func (t *transaction) wait(request *csr.Request, change *store.EnrollmentChange, before pki.Enrollment, why string) error {
 	row := &change.Enrollment
 	row.ID, row.State, row.Reason, row.ExpiresAt = rand.Text()[:16], pki.EnrollmentPending, why, t.now.Add(t.point.PendingLife())
 	row.Subject, row.SANs = asked(request)
@@ -608,6 +621,9 @@ func (t *transaction) wait(request *csr.Request, change *store.EnrollmentChange,
 			"why": why, "subject": row.Subject, "sans": strings.Join(row.SANs, ", "), "transaction_id": row.TransactionID, "challenge": row.Challenge,
 			"device": row.Device, "webhook": decisionOf(*row),
 		},
+	}
+	if waited := waiting(before); waited != "" {
+		change.Record.Detail["in_place_of"] = waited
 	}
 	if err := t.h.cfg.Store.PutEnrollment(t.ctx, *change); err != nil {
 		return err

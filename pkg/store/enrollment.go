@@ -75,9 +75,9 @@ type Enrollments interface {
 	// Successor returns the newest certificate that renews the one with this fingerprint, without its DER; NotFound if
 	// there is none.
 	Successor(ctx context.Context, f pki.Fingerprint) (pki.Certificate, error)
-	// PutEnrollment writes a request that is to wait, or a person's decision. ErrStale when the row has another version
-	// than the one before; ErrChallengeUsed; PolicyRefused with ErrDeviceRefused when it is to wait and its device is
-	// blocked or retired.
+	// PutEnrollment writes a request that is to wait, or a person's decision; the secret of a request whose place it takes
+	// is forgotten. ErrStale when the row has another version than the one before; ErrChallengeUsed; PolicyRefused with
+	// ErrDeviceRefused when it is to wait and its device is blocked or retired.
 	PutEnrollment(ctx context.Context, c EnrollmentChange) error
 	// PruneEnrollments forgets rows that ended before the given time, with their secrets, at most limit, and tells how
 	// many. Those that nobody decided on stay until KeepExpired later, and pending ones for ever: they are to be ended

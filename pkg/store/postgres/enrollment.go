@@ -462,6 +462,14 @@ const sqlPutEnrollments = `
 		created_at = excluded.created_at, updated_at = excluded.updated_at, expires_at = excluded.expires_at, overrides = excluded.overrides
 	WHERE enrollment.version = excluded.version - 1`
 
+// sqlDropReplaced forgets the secrets of requests that others take the place of: nobody could find them any more.
+const sqlDropReplaced = `
+	DELETE FROM sealed_secret WHERE name IN (
+		SELECT 'enrollment/' || e.id FROM enrollment e
+		JOIN unnest($1::text[], $2::text[], $3::bytea[], $4::text[]) AS u (point, transaction_id, spki_hash, id)
+			ON e.point = u.point AND e.transaction_id = u.transaction_id AND e.spki_hash = u.spki_hash
+		WHERE e.id <> '' AND e.id <> u.id)`
+
 // sqlUseChallenges locks in the order of ids, so that two batches do not wait for each other in a circle.
 const sqlUseChallenges = `
 	WITH u AS (
@@ -518,6 +526,9 @@ func queueEnrollments(b *pgx.Batch, changes []*store.EnrollmentChange) {
 		case e.Challenge != "" && issued[i] != nil:
 			fulfilled, fulfilledBy = append(fulfilled, e.Challenge), append(fulfilledBy, issued[i])
 		}
+	}
+	if slices.Max(versions) > 1 {
+		b.Queue(sqlDropReplaced, points, transactions, spkis, ids)
 	}
 	b.Queue(sqlPutEnrollments, points, transactions, spkis, versions, ids, states, csrs, signers, challenges, issued, replaces, subjects, sans,
 		profiles, devices, sources, reasons, deciders, created, updated, expires, overrides).Exec(func(tag pgconn.CommandTag) error {

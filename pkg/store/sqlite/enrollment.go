@@ -422,6 +422,16 @@ func (t *tx) putEnrollment(c *store.EnrollmentChange) error {
 	if err != nil {
 		return err
 	}
+	if e.Version > 1 {
+		// Of a request that another one takes the place of nobody could find the secret any more.
+		err := t.exec(`
+			DELETE FROM sealed_secret WHERE name IN (
+				SELECT ? || id FROM enrollment WHERE point = ? AND transaction_id = ? AND spki_hash = ? AND id NOT IN ('', ?))`,
+			pki.SecretEnrollment(""), e.Point, e.TransactionID, e.SPKIHash[:], e.ID)
+		if err != nil {
+			return err
+		}
+	}
 	err = t.exec(`
 		INSERT INTO enrollment (`+enrollmentColumns+`)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)

@@ -385,6 +385,26 @@ func testEnrollments(t *testing.T, h Harness) {
 		States: []pki.EnrollmentState{pki.EnrollmentPending, pki.EnrollmentExpired}, OverAt: waits.ExpiresAt,
 	}), []pki.Enrollment{over})
 	forget("what nobody decided on long ago", waits.ExpiresAt.Add(store.KeepExpired+time.Second), 1)
+
+	// A request that takes the place of another one leaves no secret behind.
+	place := enrollment()
+	if err := put(place, false, []byte("first")); err != nil {
+		t.Fatal(err)
+	}
+	another := place
+	another.Version, another.ID = 2, enrollment().ID
+	if err := put(another, false, []byte("second")); err != nil {
+		t.Fatal(err)
+	}
+	_, err = e.Secret(ctx, pki.SecretEnrollment(place.ID))
+	wantFault(t, "the secret of a request that was replaced", err, fault.NotFound, nil)
+	another.Version, another.State = 3, pki.EnrollmentDenied
+	if err := put(another, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := e.Secret(ctx, pki.SecretEnrollment(another.ID)); err != nil || string(s) != "second" {
+		t.Errorf("the secret of a request that was denied: %q, %v", s, err)
+	}
 	e.verifyChain()
 }
 
