@@ -137,8 +137,8 @@ func (c *challenger) make(ctx context.Context, w ChallengeWish) (text string, re
 			return "", record, fault.Wrap(fault.BadRequest, err, "%v", err).WithField("device")
 		}
 	}
-	if strings.ContainsFunc(w.Note, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return "", record, fault.New(fault.BadRequest, "it has a control character").WithField("note")
+	if err := oneLine("note", w.Note); err != nil {
+		return "", record, err
 	}
 	life := defaultChallengeLife
 	if w.Validity != "" {

@@ -119,3 +119,17 @@ func TestChallengesInBulk(t *testing.T) {
 		}
 	}
 }
+
+// Reasons go to devices, logs and terminals: they are one line.
+func TestDenyReason(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for path, body := range map[string]string{
+		"/enrollments/none/deny": `{"reason":"a\u0007b"}`, "/enrollments/decide": `{"decision":"deny","ids":["none"],"reason":"a\nb"}`,
+	} {
+		w := r.withTLS("operator", path, body, "")
+		if p := decode[problem.Document](t, w); w.Code != 400 || p.Field != "reason" {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+}

@@ -220,6 +220,9 @@ type denyEnrollmentInput struct {
 }
 
 func (a *api) denyEnrollment(ctx context.Context, in *denyEnrollmentInput) (*enrollmentOutput, error) {
+	if err := oneLine("reason", in.Body.Reason); err != nil {
+		return nil, err
+	}
 	e, err := a.waiting(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -259,6 +262,9 @@ type decideEnrollmentsOutput struct {
 func (a *api) decideEnrollments(ctx context.Context, in *decideEnrollmentsInput) (*decideEnrollmentsOutput, error) {
 	if in.Body.Decision == "approve" && in.Body.Reason != "" {
 		return nil, fault.New(fault.BadRequest, "a reason goes with deny").WithField("reason")
+	}
+	if err := oneLine("reason", in.Body.Reason); err != nil {
+		return nil, err
 	}
 	out := &decideEnrollmentsOutput{}
 	out.Body.Results = make([]DecidedEnrollment, len(in.Body.IDs))

@@ -339,6 +339,14 @@ func replaceHumaErrors() {
 	}
 }
 
+// oneLine refuses a text of a field that has control characters.
+func oneLine(field, text string) error {
+	if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return fault.New(fault.BadRequest, "it has a control character").WithField(field)
+	}
+	return nil
+}
+
 // maxBulkBytes is the longest body of a request that makes a thousand things.
 const maxBulkBytes = 2 << 20
 
