@@ -57,7 +57,6 @@ const (
 	ActionChallengeEnd  = "challenge.revoke"
 	ActionChallengeFail = "challenge.fail"
 	ActionPending       = "enrollment.pending"
-	ActionApprove       = "enrollment.approve"
 	ActionDeny          = "enrollment.deny"
 	ActionExpire        = "enrollment.expire"
 	ActionReturn        = "enrollment.return"
