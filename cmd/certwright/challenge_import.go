@@ -268,7 +268,7 @@ func (j *challengeJob) each(ctx context.Context, m *meter, what string, dryRun b
 		some := j.wishes[begin:min(begin+importAtOnce, len(j.wishes))]
 		_, made, err := j.api.CreateChallenges(ctx, client.BulkChallengesRequest{Point: j.point, Batch: j.batch, DryRun: dryRun, Challenges: some})
 		if err != nil {
-			return j.refused(err, begin)
+			return j.refused(err, begin, dryRun)
 		}
 		if !dryRun && len(made) != len(some) {
 			return fmt.Errorf("the server made %d challenges instead of %d", len(made), len(some))
@@ -281,8 +281,8 @@ func (j *challengeJob) each(ctx context.Context, m *meter, what string, dryRun b
 	return nil
 }
 
-// refused tells the lines that a refusal is about.
-func (j *challengeJob) refused(err error, begin int) error {
+// refused tells the lines that a refusal is about. checking says that it comes before anything is made.
+func (j *challengeJob) refused(err error, begin int, checking bool) error {
 	e, ok := errors.AsType[*client.Error](err)
 	if !ok || j.file == "" {
 		return err
@@ -304,7 +304,10 @@ func (j *challengeJob) refused(err error, begin int) error {
 	for _, line := range lines {
 		report(j.env.err, line)
 	}
-	return errors.New(e.Detail + "; nothing was made")
+	if checking {
+		return errors.New(e.Detail + "; nothing was made")
+	}
+	return errors.New(e.Detail)
 }
 
 // place returns where in the file a field of a request is; empty for what is of no line.

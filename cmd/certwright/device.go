@@ -128,19 +128,60 @@ func failuresOf(d client.Device) string {
 func newDeviceShowCommand(env *environment, conn *connection) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "show ID",
-		Short:   "Show a device: what is said of it, and how it is",
+		Short:   "Show a device: what is said of it, how it is, its certificates and open challenges",
 		Example: "  certwright device show sensor-17\n  certwright device show sensor-17 --output json",
 		Args:    takes("ID"),
 	}
 	output := outputFlag(cmd)
 	cmd.RunE = conn.call(func(cmd *cobra.Command, api *client.Client, args []string) error {
 		d, err := api.Device(cmd.Context(), args[0])
-		if err != nil {
+		if err == nil {
+			err = writeDevice(env, output, d)
+		}
+		if err != nil || !output.forPeople() {
 			return err
 		}
-		return writeDevice(env, output, d)
+		return writeBelongings(cmd.Context(), env, api, d)
 	})
 	return cmd
+}
+
+// shownBelongings is how many of a device's certificates and challenges are shown with it.
+const shownBelongings = 10
+
+// writeBelongings shows a device's newest certificates, past and present, and the challenges that it can use.
+func writeBelongings(ctx context.Context, env *environment, api *client.Client, d client.Device) error {
+	list, err := api.ListCertificates(ctx, client.CertificateQuery{Device: d.ID, Limit: shownBelongings})
+	if err != nil {
+		return err
+	}
+	challenges, moreChallenges, err := api.Challenges(ctx, client.ChallengeQuery{Device: d.ID, Open: true, Limit: shownBelongings})
+	if err != nil {
+		return err
+	}
+	if len(list.Certificates) > 0 {
+		fmt.Fprintln(env.out)
+		if err := writeCertificates(env, list.Certificates); err != nil {
+			return err
+		}
+	}
+	if len(challenges) > 0 {
+		var rows [][]string
+		for _, c := range challenges {
+			rows = append(rows, []string{c.ID, c.Point, c.Subject, stamp(c.ExpiresAt)})
+		}
+		fmt.Fprintln(env.out)
+		if err := table(env.out, []string{"OPEN CHALLENGE", "POINT", "SUBJECT", "ENDS (UTC)"}, rows); err != nil {
+			return err
+		}
+	}
+	if list.Next != "" {
+		note(env, "there are more certificates: certwright cert list --device %s", quote(d.ID))
+	}
+	if moreChallenges != "" {
+		note(env, "there are more challenges: certwright challenge list --device %s", quote(d.ID))
+	}
+	return nil
 }
 
 func writeDevice(env *environment, output *records, d client.Device) error {
