@@ -2,7 +2,10 @@ package scep_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -90,4 +93,27 @@ func TestGetCertOfTheDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.ask("21", scepraw.IssuerAndSerial(old)).failure(t, "4", "you have no certificate")
+}
+
+// Other methods enroll nobody: who sends a HEAD would not get what was issued.
+func TestMethods(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, keys.P256)
+	r.configure(staticText, nil)
+	d := r.device(deviceKey())
+	message := base64.StdEncoding.EncodeToString(d.message("19", d.envelope(d.csr(staticText)).Bytes()).Bytes())
+	for method, allow := range map[string]string{http.MethodHead: "GET, POST", http.MethodPut: "GET, HEAD, POST", http.MethodDelete: "GET, HEAD, POST"} {
+		request := httptest.NewRequestWithContext(t.Context(), method, "/scep/default?operation=PKIOperation&message="+url.QueryEscape(message), http.NoBody)
+		w := httptest.NewRecorder()
+		front(r).ServeHTTP(w, request)
+		if w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != allow {
+			t.Errorf("%s: %d, Allow %q", method, w.Code, w.Header().Get("Allow"))
+		}
+	}
+	if n := r.count(); n != 0 {
+		t.Errorf("%d certificates were issued", n)
+	}
+	if status, _, _ := r.get("?operation=PKIOperation&message=" + url.QueryEscape(message)); status != http.StatusOK || r.count() != 1 {
+		t.Errorf("GET: %d, and %d certificates", status, r.count())
+	}
 }

@@ -170,6 +170,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) {
 		h.counts.add(operation, "unsupported")
 		http.Error(w, "GetNextCACert is not served: no successor of the CA has been announced", http.StatusNotFound)
 	case "PKIOperation":
+		if r.Method == http.MethodHead { // nobody would get what it issued
+			header.Set("Allow", "GET, POST")
+			http.Error(w, "PKIOperation takes GET and POST", http.StatusMethodNotAllowed)
+			return
+		}
 		h.pkiOperation(ctx, w, r, point, message)
 	default:
 		h.counts.add("unknown", "refused")
