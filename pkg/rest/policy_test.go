@@ -303,6 +303,10 @@ func TestNoCertificateLeavesItsProfile(t *testing.T) {
 		}
 		parents[i.Name] = c
 	}
+	enough := 40
+	if raceDetector {
+		enough = 15
+	}
 	all := policies()
 	accepted, synced := map[string]int{}, time.Now()
 	for i := range all {
@@ -312,6 +316,9 @@ func TestNoCertificateLeavesItsProfile(t *testing.T) {
 		}
 		own := signers
 		property := func(rt *rapid.T) {
+			if raceDetector && accepted[p.profile] >= enough { // what a race detector is to see, the first ones show
+				return
+			}
 			if p.isCA { // the key of a CA is not certified for anything else afterwards
 				k, err := keys.Generate(keys.P256)
 				if err != nil {
@@ -355,11 +362,11 @@ func TestNoCertificateLeavesItsProfile(t *testing.T) {
 			}
 		}
 		for range 40 {
-			if rapid.Check(t, property); accepted[p.profile] >= 40 {
+			if rapid.Check(t, property); accepted[p.profile] >= enough {
 				break
 			}
 		}
-		if accepted[p.profile] < 40 {
+		if accepted[p.profile] < enough {
 			t.Errorf("%d requests were accepted for %s: the property says nothing", accepted[p.profile], p.profile)
 		}
 	}
