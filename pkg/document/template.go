@@ -2,6 +2,7 @@ package document
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 )
 
@@ -39,4 +40,18 @@ func ScanTemplate(text string, literal func(string), placeholder func(string) er
 	}
 	flush()
 	return nil
+}
+
+// PercentEncode writes all but the unreserved characters of RFC 3986, Section 2.3, as octets.
+func PercentEncode(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		c := s[i]
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-._~", c) >= 0 {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
 }

@@ -8,6 +8,15 @@ import (
 	"github.com/certwright/certwright/pkg/document"
 )
 
+func TestPercentEncode(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{"": "", "aZ09-._~": "aZ09-._~", "a b/%": "a%20b%2F%25", "\xffä": "%FF%C3%A4"} {
+		if got := document.PercentEncode(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestScanTemplate(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{

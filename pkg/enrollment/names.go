@@ -192,23 +192,9 @@ func (s *sanTemplate) put(value string) (string, error) {
 			return "", fmt.Errorf("%q has an @", cut(value, 60))
 		}
 	case "URI:":
-		return percentEncode(value), nil
+		return document.PercentEncode(value), nil
 	}
 	return value, nil
-}
-
-// percentEncode writes all but the unreserved characters of RFC 3986, Section 2.3, as octets.
-func percentEncode(s string) string {
-	var b strings.Builder
-	for i := range len(s) {
-		c := s[i]
-		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-._~", c) >= 0 {
-			b.WriteByte(c)
-		} else {
-			fmt.Fprintf(&b, "%%%02X", c)
-		}
-	}
-	return b.String()
 }
 
 func (n *names) render(d pki.Device) (Binding, error) {

@@ -144,7 +144,7 @@ func (t *sanTemplate) put(value string) (string, error) {
 			return "", fmt.Errorf("%q has an @", clip(value))
 		}
 	case "uri":
-		return percentEncode(value), nil
+		return document.PercentEncode(value), nil
 	}
 	return value, nil
 }
@@ -164,20 +164,6 @@ func (t *sanTemplate) sample() (name string, ok bool) {
 		}
 	}
 	return t.prefix + b.String(), true
-}
-
-// percentEncode writes all but the unreserved characters of RFC 3986, Section 2.3, as octets.
-func percentEncode(s string) string {
-	var b strings.Builder
-	for i := range len(s) {
-		c := s[i]
-		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-._~", c) >= 0 {
-			b.WriteByte(c)
-		} else {
-			fmt.Fprintf(&b, "%%%02X", c)
-		}
-	}
-	return b.String()
 }
 
 // buildTemplates parses the templates of subject and names, and holds them to the rules that can be told now.
