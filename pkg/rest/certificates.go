@@ -359,10 +359,7 @@ func (a *api) listCertificates(ctx context.Context, in *listInput) (*listOutput,
 	if err != nil {
 		return nil, err
 	}
-	for _, c := range page {
-		out.Body.Certificates = append(out.Body.Certificates, a.certificate(c))
-	}
-	out.Body.Next = next
+	out.Body.Certificates, out.Body.Next = shown(page, a.certificate), next
 	if in.Count {
 		n, err := a.Store.CountCertificates(ctx, f, maxCount)
 		if err != nil {

@@ -369,10 +369,7 @@ func (a *api) listChallenges(ctx context.Context, in *listChallengesInput) (*cha
 		return nil, err
 	}
 	out := &challengesOutput{}
-	out.Body.Challenges, out.Body.Next = []Challenge{}, next
-	for _, c := range list {
-		out.Body.Challenges = append(out.Body.Challenges, a.challenge(c))
-	}
+	out.Body.Challenges, out.Body.Next = shown(list, a.challenge), next
 	return out, nil
 }
 

@@ -172,10 +172,7 @@ func (a *api) listDevices(ctx context.Context, in *listDevicesInput) (*listDevic
 		return nil, err
 	}
 	out := &listDevicesOutput{}
-	out.Body.Devices, out.Body.Next = make([]Device, len(page)), next
-	for i, d := range page {
-		out.Body.Devices[i] = showDevice(d)
-	}
+	out.Body.Devices, out.Body.Next = shown(page, showDevice), next
 	if in.Count {
 		n, err := a.Store.CountDevices(ctx, f, maxCount)
 		if err != nil {
@@ -346,18 +343,14 @@ func (in *endDeviceInput) end() (end device.End, err error) {
 }
 
 func (a *api) blockDevice(ctx context.Context, in *endDeviceInput) (*deviceOutput, error) {
-	who, err := by(ctx)
-	if err != nil {
-		return nil, err
-	}
-	end, err := in.end()
-	if err != nil {
-		return nil, err
-	}
-	return changedDevice(a.Devices.Block(ctx, who, in.ID, end))
+	return endDevice(ctx, in, a.Devices.Block)
 }
 
 func (a *api) retireDevice(ctx context.Context, in *endDeviceInput) (*deviceOutput, error) {
+	return endDevice(ctx, in, a.Devices.Retire)
+}
+
+func endDevice(ctx context.Context, in *endDeviceInput, verb func(context.Context, device.By, string, device.End) (pki.Device, error)) (*deviceOutput, error) {
 	who, err := by(ctx)
 	if err != nil {
 		return nil, err
@@ -366,7 +359,7 @@ func (a *api) retireDevice(ctx context.Context, in *endDeviceInput) (*deviceOutp
 	if err != nil {
 		return nil, err
 	}
-	return changedDevice(a.Devices.Retire(ctx, who, in.ID, end))
+	return changedDevice(verb(ctx, who, in.ID, end))
 }
 
 type unblockDeviceInput struct {

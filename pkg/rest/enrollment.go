@@ -187,10 +187,7 @@ func (a *api) listEnrollments(ctx context.Context, in *listEnrollmentsInput) (*e
 		return nil, err
 	}
 	out := &enrollmentsOutput{}
-	out.Body.Enrollments, out.Body.Next = []Enrollment{}, next
-	for _, e := range list {
-		out.Body.Enrollments = append(out.Body.Enrollments, a.enrollment(e))
-	}
+	out.Body.Enrollments, out.Body.Next = shown(list, a.enrollment), next
 	return out, nil
 }
 

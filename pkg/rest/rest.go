@@ -339,6 +339,15 @@ func replaceHumaErrors() {
 	}
 }
 
+// shown returns a page of the store as clients see it; empty is no null.
+func shown[T, V any](page []T, show func(T) V) []V {
+	out := make([]V, len(page))
+	for i, v := range page {
+		out[i] = show(v)
+	}
+	return out
+}
+
 // oneLine refuses a text of a field that has control characters.
 func oneLine(field, text string) error {
 	if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {

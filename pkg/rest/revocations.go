@@ -159,11 +159,8 @@ func (a *api) plan(ctx context.Context, r campaign.Request) (*revocationPlanOutp
 		return nil, err
 	}
 	out := &revocationPlanOutput{Body: RevocationPlan{
-		AsOf: p.AsOf, Count: p.Count, Revoked: p.Revoked, Sample: []Certificate{}, Administrator: r.Most > 0 && p.Count > r.Most, Confirm: p.Confirm,
+		AsOf: p.AsOf, Count: p.Count, Revoked: p.Revoked, Sample: shown(p.Sample, a.certificate), Administrator: r.Most > 0 && p.Count > r.Most, Confirm: p.Confirm,
 	}}
-	for _, c := range p.Sample {
-		out.Body.Sample = append(out.Body.Sample, a.certificate(c))
-	}
 	return out, nil
 }
 
