@@ -33,7 +33,7 @@ type fast struct {
 	addr string
 }
 
-func (e *env) fast(edit ...func(*publish.ListenerConfig)) *fast {
+func (e *env) listener(edit ...func(*publish.ListenerConfig)) *publish.Listener {
 	e.t.Helper()
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -47,6 +47,12 @@ func (e *env) fast(edit ...func(*publish.ListenerConfig)) *fast {
 	if err != nil {
 		e.t.Fatal(err)
 	}
+	return l
+}
+
+func (e *env) fast(edit ...func(*publish.ListenerConfig)) *fast {
+	e.t.Helper()
+	l := e.listener(edit...)
 	server := &http.Server{Handler: e.handler, ReadHeaderTimeout: 5 * time.Second}
 	var serving sync.WaitGroup
 	serving.Go(func() {
@@ -64,7 +70,7 @@ func (e *env) fast(edit ...func(*publish.ListenerConfig)) *fast {
 			e.t.Errorf("%d connections are left", n)
 		}
 	})
-	return &fast{l, inner.Addr().String()}
+	return &fast{l, l.Addr().String()}
 }
 
 func (e *env) dial(addr string) net.Conn {
@@ -356,18 +362,7 @@ func TestDrain(t *testing.T) {
 // before is a listener before a net/http server with a handler of the test's own at each path; at /own it takes its own time.
 func (e *env) before(patient bool, handler func(*publish.Listener, *http.Request), edit ...func(*publish.ListenerConfig)) *publish.Listener {
 	e.t.Helper()
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	cfg := publish.ListenerConfig{Listener: inner, Handler: e.handler}
-	for _, f := range edit {
-		f(&cfg)
-	}
-	l, err := publish.NewListener(cfg)
-	if err != nil {
-		e.t.Fatal(err)
-	}
+	l := e.listener(edit...)
 	if patient {
 		l.Patient()
 	}

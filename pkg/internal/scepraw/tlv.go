@@ -59,7 +59,6 @@ func Set(parts ...[]byte) []byte             { return TLV(0x31, parts...) }
 func Octets(b []byte) []byte                 { return TLV(4, b) }
 func UTF8(s string) []byte                   { return TLV(0x0c, []byte(s)) }
 func Printable(s string) []byte              { return TLV(0x13, []byte(s)) }
-func IA5(s string) []byte                    { return TLV(0x16, []byte(s)) }
 func Context(n byte, parts ...[]byte) []byte { return TLV(0xa0|n, parts...) }
 func Bits(b []byte) []byte                   { return TLV(3, []byte{0}, b) }
 func Int(v int) []byte                       { return BigInt(big.NewInt(int64(v))) }

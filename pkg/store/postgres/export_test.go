@@ -22,6 +22,3 @@ func MigrateFrom(ctx context.Context, dsn string, files fs.FS, lockTimeout time.
 
 // Fail is how errors of the driver are classified.
 func Fail(err error, doing string) error { return fail(err, doing) }
-
-// ArrayLiteral writes a text[].
-func ArrayLiteral(elements []string) string { return arrayLiteral(elements) }
