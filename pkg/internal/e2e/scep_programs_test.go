@@ -239,6 +239,8 @@ func newMonger(t *testing.T, s *Server) *monger {
 		mkdir(t, filepath.Join(m.dir, folder))
 		m.env = append(m.env, "CERTMONGER_"+strings.ToUpper(folder)+"_DIR="+filepath.Join(m.dir, folder))
 	}
+	// Without a lock of its own one certmonger waits for another to end before it listens.
+	m.env = append(m.env, "CERTMONGER_SYSTEM_LOCK_FILE="+filepath.Join(m.dir, "lock"))
 	// The system's own configuration would have getcert start a second certmonger.
 	config := filepath.Join(m.dir, "bus.conf")
 	writeFile(t, config, []byte(`<busconfig><type>session</type><listen>unix:path=`+bus+`</listen>
