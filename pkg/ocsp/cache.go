@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"hash/maphash"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/certwright/certwright/pkg/der"
@@ -50,10 +51,11 @@ type known struct {
 	from, until    time.Time
 }
 
-// entry is a kept answer. It never changes.
+// entry is a kept answer. It never changes, but for its end.
 type entry struct {
 	answer  Answer
-	refresh time.Time // from when on it is made anew
+	refresh time.Time   // from when on it is made anew
+	ended   atomic.Bool // it is not kept any more; set before anybody learns why
 }
 
 // flight is an answer in the making, for all who ask for it meanwhile.
@@ -63,8 +65,9 @@ type flight struct {
 	kept   *entry // what the answer was kept as; the leader's alone
 }
 
+// fresh reports whether the entry may be given.
 func (e *entry) fresh(now time.Time) bool {
-	return now.Before(e.refresh) && !now.Before(e.answer.ThisUpdate)
+	return !e.ended.Load() && now.Before(e.refresh) && !now.Before(e.answer.ThisUpdate)
 }
 
 func newCache(entries int) *cache {
@@ -121,7 +124,7 @@ func (c *cache) forget(issuerKeyID int64, serial pki.SerialNumber) {
 	delete(s.statuses, issued{issuerKeyID, serial})
 	for _, hash := range [...]crypto.Hash{crypto.SHA1, crypto.SHA256} {
 		for _, noParams := range [...]bool{false, true} {
-			delete(s.entries, name{issuerKeyID, serial, hash, noParams})
+			s.drop(name{issuerKeyID, serial, hash, noParams})
 		}
 	}
 }
@@ -131,7 +134,9 @@ func (c *cache) forgetAll() {
 		s := &c.shards[i]
 		s.mu.Lock()
 		s.generation++
-		clear(s.entries)
+		for n := range s.entries {
+			s.drop(n)
+		}
 		clear(s.statuses)
 		s.mu.Unlock()
 	}
@@ -192,7 +197,7 @@ func (s *shard) get(n name, now time.Time) (e *entry, f *flight, leader bool) {
 		if e.fresh(now) {
 			return e, nil, false
 		}
-		delete(s.entries, n)
+		s.drop(n)
 	}
 	if f := s.flights[n]; f != nil {
 		return nil, f, false
@@ -204,23 +209,32 @@ func (s *shard) get(n name, now time.Time) (e *entry, f *flight, leader bool) {
 
 // put keeps an entry when no status changed since the generation was noted, and tells whether that is so. In the same
 // moment the flight ends: who comes after it does not wait for an answer that was checked before.
-func (s *shard) put(n name, f *flight, generation uint64, e entry) bool {
+func (s *shard) put(n name, f *flight, generation uint64, e *entry) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.generation != generation {
 		return false
 	}
-	f.kept = &e
+	f.kept = e
 	delete(s.flights, n)
 	if e.answer.NextUpdate.IsZero() {
 		f.kept = nil // a signed unknown is given once
 		return true
 	}
+	s.drop(n)
 	if len(s.entries) >= s.limit {
 		s.evict()
 	}
-	s.entries[n] = &e
+	s.entries[n] = e
 	return true
+}
+
+// drop keeps an entry no longer, if there is one. The caller holds mu.
+func (s *shard) drop(n name) {
+	if e := s.entries[n]; e != nil {
+		e.ended.Store(true)
+		delete(s.entries, n)
+	}
 }
 
 // evict makes room: of a few entries, as the map gives them, the one that is made anew the soonest goes.
@@ -236,7 +250,7 @@ func (s *shard) evict() {
 			break
 		}
 	}
-	delete(s.entries, victim)
+	s.drop(victim)
 }
 
 // end lets those go on who wait for a flight.

@@ -249,7 +249,7 @@ func (r *Responder) respond(ctx context.Context, request []byte) Answer {
 	case err != nil:
 		return unsigned[MalformedRequest]
 	}
-	key := r.issuerOf(req)
+	key := issuerOf(r.cfg.Issuers.Current(), req)
 	if key == nil {
 		return unsigned[Unauthorized]
 	}
@@ -279,15 +279,14 @@ func (r *Responder) unchanged(key *issuer.Key, req *Request) func(time.Time, []u
 
 // issuerOf returns the issuer key that all CertIDs name, nil when there is no such one: a stranger's certificate, or
 // several issuers in one request, which no delegate can sign for.
-func (r *Responder) issuerOf(req *Request) *issuer.Key {
-	snap := r.cfg.Issuers.Current()
+func issuerOf(issuers *issuer.Snapshot, req *Request) *issuer.Key {
 	var key *issuer.Key
 	for i := range req.CertIDs {
 		id := &req.CertIDs[i]
 		if id.Hash == 0 {
 			return nil
 		}
-		k := snap.ByCertID(id.IssuerNameHash, id.IssuerKeyHash)
+		k := issuers.ByCertID(id.IssuerNameHash, id.IssuerKeyHash)
 		if k == nil || key != nil && k != key {
 			return nil
 		}
@@ -326,7 +325,7 @@ func (r *Responder) kept(ctx context.Context, key *issuer.Key, req *Request) Ans
 		a.ETag, a.Fields = fields(&a)
 		// Made anew at half its time, so that whoever gets it can use it for long enough.
 		refresh := now.Add(a.NextUpdate.Sub(now) / 2)
-		return shard.put(name, f, gens[0], entry{answer: a, refresh: refresh})
+		return shard.put(name, f, gens[0], &entry{answer: a, refresh: refresh})
 	})
 	if e := f.kept; e != nil {
 		f.answer = r.dated(key, e.answer, r.cfg.Clock.Now())
@@ -350,27 +349,46 @@ func fields(a *Answer) (etag string, lines []byte) {
 // requests is where Kept has its Requests from.
 var requests = sync.Pool{New: func() any { return new(Request) }}
 
-// Kept returns the answer to a request when it is kept and may be given again. It never waits, asks nobody and signs
-// nothing; false says that Respond must be called.
-func (r *Responder) Kept(request []byte) (Answer, bool) {
+// Kept is an answer that is kept. It is safe for concurrent use, and holds its memory for as long as it is held itself.
+type Kept struct {
+	responder *Responder
+	issuers   *issuer.Snapshot // among which the request's issuer was found
+	key       *issuer.Key
+	entry     *entry
+}
+
+// Kept returns what is kept for a request. It never waits, asks nobody and signs nothing; nil says that Respond must be
+// called.
+func (r *Responder) Kept(request []byte) *Kept {
 	req := requests.Get().(*Request)
 	defer requests.Put(req)
 	if err := req.parse(request); err != nil || len(req.CertIDs) != 1 || req.Nonce != nil {
-		return Answer{}, false
+		return nil
 	}
-	key := r.issuerOf(req)
-	if key == nil || r.cfg.Age() > r.cfg.MaxStale {
-		return Answer{}, false
+	issuers := r.cfg.Issuers.Current()
+	key := issuerOf(issuers, req)
+	if key == nil {
+		return nil
 	}
 	name := nameOf(key.ID, &req.CertIDs[0])
-	now := r.cfg.Clock.Now()
-	e := r.cache.shard(key.ID, name.serial).peek(name, now)
+	e := r.cache.shard(key.ID, name.serial).peek(name, r.cfg.Clock.Now())
 	if e == nil {
+		return nil
+	}
+	return &Kept{r, issuers, key, e}
+}
+
+// Answer returns the answer, as Respond would to the same request now. False says that it may not be given any more, not even
+// later, or not while the store is away: Respond knows.
+func (k *Kept) Answer() (Answer, bool) {
+	r := k.responder
+	now := r.cfg.Clock.Now()
+	if r.cfg.Issuers.Current() != k.issuers || r.cfg.Age() > r.cfg.MaxStale || !k.entry.fresh(now) {
 		return Answer{}, false
 	}
 	r.cached.Add(1)
 	r.successful.Add(1)
-	return r.dated(key, e.answer, now), true
+	return r.dated(k.key, k.entry.answer, now), true
 }
 
 // lives returns how long answers about an issuer key's certificates may be used, and kept by caches: as the issuer's settings

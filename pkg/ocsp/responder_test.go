@@ -283,34 +283,65 @@ func TestKept(t *testing.T) {
 	e := setup(t, base)
 	leaf := e.Issuing.Issue(t, e.store, base, nil)
 	der := ask(t, e.Issuing, leaf.Certificate.SerialNumber, crypto.SHA1)
+	find := func() *ocsp.Kept {
+		t.Helper()
+		e.responder.Respond(t.Context(), der)
+		kept := e.responder.Kept(der)
+		if kept == nil {
+			t.Fatal("nothing is kept")
+		}
+		return kept
+	}
 	none := func(when string, request []byte) {
 		t.Helper()
-		if a, ok := e.responder.Kept(request); ok {
-			t.Errorf("%s: got %+v, want nothing", when, a)
+		if kept := e.responder.Kept(request); kept != nil {
+			t.Errorf("%s: something is kept", when)
 		}
 	}
 	none("before anybody has asked", der)
 	first := e.responder.Respond(t.Context(), der)
+	kept := find()
 	for range 2 {
-		if a, ok := e.responder.Kept(der); !ok || !bytes.Equal(a.DER(), first.DER()) || a.MaxAge != first.MaxAge {
+		if a, ok := kept.Answer(); !ok || !bytes.Equal(a.DER(), first.DER()) || a.MaxAge != first.MaxAge {
 			t.Errorf("got %+v, %v; want %+v", a, ok, first)
 		}
 	}
-	if m := e.responder.Metrics(); m.Successful != 3 || m.Cached != 2 || m.Signed != 1 {
-		t.Errorf("got %+v, want three answers, two of them from memory", m)
+	if m := e.responder.Metrics(); m.Successful != 4 || m.Cached != 3 || m.Signed != 1 {
+		t.Errorf("got %+v, want four answers, three of them from memory", m)
 	}
 	none("in another form", ask(t, e.Issuing, leaf.Certificate.SerialNumber, crypto.SHA256))
 	none("with a nonce", withNonce(t, der, nonce(16)))
 	none("of a stranger's", ask(t, setup(t, base).Issuing, leaf.Certificate.SerialNumber, crypto.SHA1))
 	none("garbage", []byte("garbage"))
-	e.set(base, 61*time.Second)
-	none("when nothing was heard of the store for a minute", der)
+
+	ends := func(when string, do func()) {
+		t.Helper()
+		kept := find()
+		do()
+		if a, ok := kept.Answer(); ok {
+			t.Errorf("%s: got %+v, want nothing", when, a)
+		}
+	}
+	ends("when nothing was heard of the store for a minute", func() { e.set(base, 61*time.Second) })
 	e.set(base, 0)
-	if _, ok := e.responder.Kept(der); !ok {
+	if _, ok := kept.Answer(); !ok {
 		t.Error("it was lost")
 	}
-	e.responder.Forget(leaf.Record.IssuerKeyID, leaf.Record.Serial)
+	ends("before thisUpdate", func() { e.set(base.Add(-6*time.Minute), 0) })
+	e.set(base, 0)
+	ends("after a change", func() { e.responder.Forget(leaf.Record.IssuerKeyID, leaf.Record.Serial) })
 	none("after a change", der)
+	ends("when there are other issuers", func() {
+		if err := e.issuers.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+	ends("when all is forgotten", func() {
+		if err := e.responder.Follow(t.Context(), store.Head{}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	ends("after half of its time", func() { e.set(base.Add(301*time.Second), 0) })
 }
 
 func TestKeptAnswersAreMadeAnewAtHalfTheirTime(t *testing.T) {

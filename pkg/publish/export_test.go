@@ -35,7 +35,7 @@ func Answer(t testing.TB, h *Handler, request []byte) func() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &conn{Conn: noConn{}, l: l, source: &source{signing: make(chan struct{}, 1), share: make(chan struct{}, 1)}}
+	c := &conn{Conn: noConn{}, socket: noConn{}, l: l, source: &source{signing: make(chan struct{}, 1), share: make(chan struct{}, 1)}}
 	return func() {
 		c.buf = append(c.buf[:0], request...)
 		h, v := c.readHead(false)
@@ -49,6 +49,7 @@ type noListener struct{ net.Listener }
 
 type noConn struct{ net.Conn }
 
+func (noConn) Read([]byte) (int, error)    { return 0, net.ErrClosed }
 func (noConn) Write(b []byte) (int, error) { return len(b), nil }
 
 // Patient has requests hold their source's share, and wait for it, for as long as it takes. Call it before Accept.
@@ -89,6 +90,16 @@ func (l *Listener) Shares() (n int) {
 	defer l.mu.Unlock()
 	for _, s := range l.sources {
 		n += len(s.share)
+	}
+	return n
+}
+
+// Repeats returns how many requests are remembered.
+func (l *Listener) Repeats() (n int) {
+	for i := range l.repeats.slots {
+		if l.repeats.slots[i].Load() != nil {
+			n++
+		}
 	}
 	return n
 }

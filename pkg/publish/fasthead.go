@@ -18,10 +18,11 @@ const maxHead = 4 << 10
 type head struct {
 	post   bool
 	http10 bool
-	close  bool   // the client wants the connection to end
-	target []byte // points into the octets that were parsed
-	length int    // of the body; 0 for GET
-	size   int    // octets up to the body
+	close  bool    // the client wants the connection to end
+	target []byte  // points into the octets that were parsed
+	length int     // of the body; 0 for GET
+	size   int     // octets up to the body
+	repeat *repeat // what is remembered of the whole request; nil: nothing, or it was not looked for
 }
 
 // parseHead reads the head of an HTTP/1.x request (RFC 9112) when it is one that OCSP clients send: GET or POST to

@@ -56,15 +56,16 @@ type ListenerConfig struct {
 // Only the plain form of a request is served here (see parseHead); a connection that was handed on stays there. Each
 // connection has a goroutine of its own, which ends with Drain.
 type Listener struct {
-	cfg    ListenerConfig
-	accept chan acceptResult
-	ctx    context.Context // of answers; ends when Drain gives up
-	cancel context.CancelFunc
-	start  sync.Once
-	closed atomic.Bool
-	done   chan struct{} // closed with closed
-	loops  sync.WaitGroup
-	date   atomic.Pointer[dateField]
+	cfg     ListenerConfig
+	accept  chan acceptResult
+	ctx     context.Context // of answers; ends when Drain gives up
+	cancel  context.CancelFunc
+	start   sync.Once
+	closed  atomic.Bool
+	done    chan struct{} // closed with closed
+	loops   sync.WaitGroup
+	date    atomic.Pointer[dateField]
+	repeats *repeats
 
 	mu      sync.Mutex
 	conns   map[*conn]struct{}       // guarded by mu
@@ -134,7 +135,7 @@ func NewListener(cfg ListenerConfig) (*Listener, error) {
 	}
 	l := &Listener{
 		cfg: cfg, accept: make(chan acceptResult), done: make(chan struct{}),
-		conns: map[*conn]struct{}{}, sources: map[netip.Prefix]*source{}, patience: patience,
+		repeats: newRepeats(), conns: map[*conn]struct{}{}, sources: map[netip.Prefix]*source{}, patience: patience,
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l, nil
@@ -261,7 +262,7 @@ func (l *Listener) admit(nc net.Conn) *conn {
 	case len(l.conns) >= l.cfg.MaxConns:
 		l.evict(l.conns)
 	}
-	c := &conn{Conn: nc, l: l, from: from, source: s, gone: make(chan struct{})}
+	c := &conn{Conn: nc, socket: newSocket(nc), l: l, from: from, source: s, gone: make(chan struct{})}
 	c.heard.Store(time.Now().UnixNano())
 	s.conns[c], l.conns[c] = struct{}{}, struct{}{}
 	return c
@@ -357,15 +358,16 @@ type conn struct {
 	handed atomic.Bool
 	gone   chan struct{} // closed when it is off the books: cut off, or ended
 
-	buf    []byte      // read and not yet served; owned by serve, then by Read
-	out    []byte      // owned by serve
-	armed  time.Time   // the deadline that is set; owned by serve
-	eof    bool        // the client has sent its last octet; owned by serve
-	full   bool        // the last Read filled its buffer; owned by Read
-	wrote  atomic.Bool // something was written since the last Read
-	turn   atomic.Bool // it holds source.pipelining, for Read
-	share  atomic.Bool // it holds source.share, until the answer is written or patience ends
-	expiry *time.Timer // gives the share back when it was held for too long; owned by serve, then by Read
+	socket io.ReadWriter // of Conn; serve's
+	buf    []byte        // read and not yet served; owned by serve, then by Read
+	out    []byte        // owned by serve
+	armed  time.Time     // the deadline that is set; owned by serve
+	eof    bool          // the client has sent its last octet; owned by serve
+	full   bool          // the last Read filled its buffer; owned by Read
+	wrote  atomic.Bool   // something was written since the last Read
+	turn   atomic.Bool   // it holds source.pipelining, for Read
+	share  atomic.Bool   // it holds source.share, until the answer is written or patience ends
+	expiry *time.Timer   // gives the share back when it was held for too long; owned by serve, then by Read
 }
 
 type connKey struct{}
@@ -551,6 +553,11 @@ func (c *conn) readHead(first bool) (head, verdict) {
 	whole := time.Time{} // when the head must be there; zero before its first octet
 	for {
 		if len(c.buf) > c.few(first) {
+			if r := c.l.repeats.find(c.buf); r != nil {
+				h := r.head
+				h.repeat = r
+				return h, ours
+			}
 			h, v := parseHead(c.buf)
 			if v == ours && len(c.buf) < h.size+h.length {
 				v = c.readBody(h, whole)
@@ -610,7 +617,7 @@ func (c *conn) fill(begun bool) bool {
 		copy(grown, c.buf)
 		c.buf = grown
 	}
-	n, err := c.Conn.Read(c.buf[len(c.buf):cap(c.buf)])
+	n, err := c.socket.Read(c.buf[len(c.buf):cap(c.buf)])
 	if n > 0 {
 		c.buf = c.buf[:len(c.buf)+n]
 		return true
@@ -648,7 +655,7 @@ func (c *conn) armIdle(first bool) {
 // handOn gives the connection to whoever accepts from the listener.
 func (c *conn) handOn() {
 	c.handed.Store(true)
-	c.out = nil
+	c.socket, c.out = nil, nil
 	_ = c.SetDeadline(time.Time{})
 	c.l.handed.Add(1)
 	select {
@@ -663,23 +670,27 @@ func (c *conn) handOn() {
 func (c *conn) answer(h head) verdict {
 	c.takeShare()
 	defer c.giveShare()
-	a := ocsp.Malformed()
-	if h.post {
-		a = c.respond(c.buf[h.size : h.size+h.length])
-	} else {
+	a, again := c.repeated(&h)
+	switch {
+	case again:
+	case h.post:
+		a = c.respond(h, c.buf[h.size:h.size+h.length])
+	default:
 		request, found, ok := requestIn(c.out[:0], h.target)
 		if !found {
 			return theirs // the page for people
 		}
 		if c.out = request; ok { // the buffer is free until the answer is written
-			a = c.respond(request)
+			a = c.respond(h, request)
+		} else {
+			a = ocsp.Malformed()
 		}
 	}
 	c.out = c.appendAnswer(c.out[:0], h, a)
 	c.buf = c.buf[:copy(c.buf, c.buf[h.size+h.length:])]
 	c.l.served.Add(1)
 	c.l.cfg.Served(h.post)
-	if _, err := c.Conn.Write(c.out); err != nil {
+	if _, err := c.socket.Write(c.out); err != nil {
 		return incomplete
 	}
 	return ours
@@ -697,10 +708,28 @@ func (c *conn) othersAsk() bool {
 	return asked < l.mixed.Load()
 }
 
+// repeated returns the answer to a request that is remembered, if it may be given again. Else it reads the head as if the
+// request were new.
+func (c *conn) repeated(h *head) (a ocsp.Answer, ok bool) {
+	if h.repeat == nil {
+		return a, false
+	}
+	if a, ok = h.repeat.kept.Answer(); !ok {
+		c.l.repeats.forget(h.repeat)
+		*h, _ = parseHead(c.buf)
+	}
+	return a, ok
+}
+
 // respond answers a request. Kept answers are given at once; for one that must be made, the source waits for its turn.
-func (c *conn) respond(request []byte) ocsp.Answer {
-	if a, ok := c.l.cfg.Handler.cfg.OCSP.Kept(request); ok {
-		return a
+func (c *conn) respond(h head, request []byte) ocsp.Answer {
+	if kept := c.l.cfg.Handler.cfg.OCSP.Kept(request); kept != nil {
+		if a, ok := kept.Answer(); ok {
+			if len(c.buf) == h.size+h.length {
+				c.l.repeats.remember(c.buf, h, kept)
+			}
+			return a
+		}
 	}
 	select {
 	case c.source.signing <- struct{}{}:

@@ -24,6 +24,7 @@ import (
 	xocsp "golang.org/x/crypto/ocsp"
 
 	"github.com/certwright/certwright/pkg/internal/certtest"
+	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/publish"
 )
 
@@ -244,6 +245,72 @@ func TestListenerAnswers(t *testing.T) {
 	}
 	if m := f.Metrics(); m.Served != 6 || m.Accepted != 1 || m.Handed != 0 {
 		t.Errorf("%+v", m)
+	}
+}
+
+// TestRepeats: who asks the same again is answered without a look into the request, and still hears of a change at once.
+func TestRepeats(t *testing.T) {
+	e := setup(t)
+	f := e.fast()
+	odd := e.oddRequests()
+	c := e.dial(f.addr)
+	in := bufio.NewReader(c)
+	status := func(request string) int {
+		t.Helper()
+		if _, err := io.WriteString(c, request); err != nil {
+			t.Fatal(err)
+		}
+		r, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := xocsp.ParseResponse(b, e.Issuing.Certificate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.Status
+	}
+	for n, request := range []string{odd["get"], odd["post"], odd["raw base64"]} {
+		for range 4 { // made, kept, remembered, repeated
+			if got := status(request); got != xocsp.Good {
+				t.Fatalf("status %d", got)
+			}
+		}
+		if got := f.Repeats(); got != n+1 {
+			t.Errorf("%d requests are remembered, want %d", got, n+1)
+		}
+	}
+	certtest.Change(t, e.store, e.good.Record, pki.ActionRevoke, pki.Superseded, time.Now())
+	e.responder.Forget(e.good.Record.IssuerKeyID, e.good.Record.Serial)
+	for range 3 {
+		for _, request := range []string{odd["get"], odd["post"], odd["raw base64"]} {
+			if got := status(request); got != xocsp.Revoked {
+				t.Errorf("status %d after the certificate was revoked", got)
+			}
+		}
+	}
+	if m := f.Metrics(); m.Served != 21 || m.Accepted != 1 || m.Handed != 0 {
+		t.Errorf("%+v", m)
+	}
+	// Long requests, and those with more behind them, are not remembered.
+	before := f.Repeats()
+	for range 3 {
+		e.exchange(f.addr, strings.Replace(odd["get"], "Host:", "A: "+strings.Repeat("a", 512)+"\r\nHost:", 1))
+		e.exchange(f.addr, odd["get"]+odd["close"])
+	}
+	if got := f.Repeats(); got != before+1 { // the last of two has nothing behind it
+		t.Errorf("%d requests are remembered, want %d", got, before+1)
+	}
+	// There is room for so many.
+	for i := range 5000 {
+		status(strings.Replace(odd["get"], "Host:", fmt.Sprintf("A: %d\r\nHost:", i), 1))
+	}
+	if got := f.Repeats(); got > 4096 || got < 2048 {
+		t.Errorf("%d requests are remembered, want about 4096", got)
 	}
 }
 

@@ -43,6 +43,7 @@ type env struct {
 	store     store.Store
 	issuers   *issuer.Set
 	crls      *crl.Publisher
+	responder *ocsp.Responder
 	handler   *publish.Handler
 	server    *httptest.Server
 	good, bad *certtest.Issued
@@ -75,7 +76,7 @@ func setup(t testing.TB) *env {
 		t.Fatal(err)
 	}
 	signer, certificate := e.Issuing.Delegate(t, now, now.AddDate(0, 0, 30))
-	responder, err := ocsp.New(ocsp.Config{
+	e.responder, err = ocsp.New(ocsp.Config{
 		Store: e.store, Issuers: e.issuers, Clock: guard, Age: func() time.Duration { return 0 },
 		Delegates: delegates{
 			e.Root.KeyID:    {Signer: e.Root.Signer},
@@ -85,7 +86,7 @@ func setup(t testing.TB) *env {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := publish.New(publish.Config{Issuers: e.issuers, CRLs: e.crls, OCSP: responder, ReadTimeout: 300 * time.Millisecond, Aliases: []publish.Alias{
+	h, err := publish.New(publish.Config{Issuers: e.issuers, CRLs: e.crls, OCSP: e.responder, ReadTimeout: 300 * time.Millisecond, Aliases: []publish.Alias{
 		{Path: "/old/ca", Issuer: "issuing", Scope: "full"},
 		{Path: "/old/root.pem", Issuer: e.Root.KeyID, Scope: "full"},
 		{Path: "/old/3.crl", Issuer: "issuing", Scope: "s2/1"},
