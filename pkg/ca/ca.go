@@ -48,6 +48,8 @@ type Store interface {
 	store.Profiles
 	store.IssuerSettings
 	BlockedKeys(ctx context.Context) (map[[32]byte]store.BlockedKey, error)
+	NextCertificates(ctx context.Context, f store.CertificateFilter, after store.CertificatePosition, limit int) ([]pki.Certificate, error)
+	Settle(ctx context.Context) error
 }
 
 // Config is what an Authority is made of. Store, Issuers, Clock and PublicURL are required.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,8 +36,10 @@ type bench struct {
 	store   store.Store
 	issuers *issuer.Set
 	now     time.Time
-	changed []pki.Fingerprint
 	random  *stuck
+
+	changing *sync.Mutex // guards changed
+	changed  []pki.Fingerprint
 }
 
 // stuck is a random source that can be made to repeat itself.
@@ -52,7 +55,6 @@ func (s *stuck) Read(b []byte) (int, error) {
 
 func newBench(t *testing.T, alg keys.Algorithm) *bench {
 	t.Helper()
-	b := &bench{t: t, now: time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC), random: &stuck{}}
 	path := filepath.Join(t.TempDir(), "certwright.db")
 	if _, _, err := sqlite.Migrate(t.Context(), path); err != nil {
 		t.Fatal(err)
@@ -62,10 +64,15 @@ func newBench(t *testing.T, alg keys.Algorithm) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	b.store = s
+	return newBenchOn(t, alg, s)
+}
+
+func newBenchOn(t *testing.T, alg keys.Algorithm, s store.Store) *bench {
+	t.Helper()
+	b := &bench{t: t, now: time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC), random: &stuck{}, store: s, changing: new(sync.Mutex)}
 	// Sealing is package keys' matter; here a key is kept as it is, in the test's own memory.
 	sealed := map[string]crypto.Signer{}
-	err = ca.Bootstrap(t.Context(), s, ca.Hierarchy{
+	err := ca.Bootstrap(t.Context(), s, ca.Hierarchy{
 		Organization: "Example", Algorithm: alg, PublicURL: publicURL, Now: b.now, KEKInfo: []byte("{}"),
 		Seal: func(k crypto.Signer) ([]byte, error) {
 			spki, err := x509.MarshalPKIXPublicKey(k.Public())
@@ -84,7 +91,11 @@ func newBench(t *testing.T, alg keys.Algorithm) *bench {
 	guard := clock.New(func() time.Time { return b.now }, func() time.Duration { return b.now.Sub(start) })
 	b.ca, err = ca.New(ca.Config{
 		Store: s, Issuers: b.issuers, Clock: guard, PublicURL: publicURL, Reserved: []string{"pki.example.com"}, Random: b.random,
-		StatusChanged: func(c pki.Certificate) { b.changed = append(b.changed, c.Fingerprint) },
+		StatusChanged: func(c pki.Certificate) {
+			b.changing.Lock()
+			defer b.changing.Unlock()
+			b.changed = append(b.changed, c.Fingerprint)
+		},
 	})
 	if err != nil {
 		t.Fatal(err)

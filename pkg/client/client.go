@@ -411,7 +411,8 @@ type RevokeRequest struct {
 	InvalidityDate *time.Time `json:"invalidity_date,omitempty"`
 }
 
-// Revoke revokes a certificate for good. It is durable when Revoke returns.
+// Revoke revokes a certificate for good. It is durable when Revoke returns. The reason keyCompromise also blocks the key, and
+// revokes every other certificate for it; when there are more than 1000, that takes an administrator.
 func (c *Client) Revoke(ctx context.Context, id string, r RevokeRequest) (cert Certificate, err error) {
 	return cert, c.do(ctx, http.MethodPost, "/certificates/"+url.PathEscape(id)+"/revoke", nil, r, &cert)
 }

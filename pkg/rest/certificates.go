@@ -538,7 +538,7 @@ func (a *api) renewFor(ctx context.Context, c pki.Certificate, text, validity st
 type revokeInput struct {
 	IDInput
 	Body struct {
-		Reason         string     `json:"reason,omitempty" doc:"unspecified (default), keyCompromise, cACompromise, affiliationChanged, superseded, cessationOfOperation, privilegeWithdrawn, aACompromise. keyCompromise also blocks the key." example:"superseded" maxLength:"40"`
+		Reason         string     `json:"reason,omitempty" doc:"unspecified (default), keyCompromise, cACompromise, affiliationChanged, superseded, cessationOfOperation, privilegeWithdrawn, aACompromise. keyCompromise also blocks the key, and revokes all other certificates for it; more than 1000 take an administrator." example:"superseded" maxLength:"40"`
 		InvalidityDate *time.Time `json:"invalidity_date,omitempty" doc:"Since when the key is thought to be compromised"`
 	}
 }
@@ -579,6 +579,9 @@ func (a *api) changeStatusOf(ctx context.Context, c pki.Certificate, r ca.Status
 	}
 	r.Principal, r.RequestID, r.Certificate = p, problem.RequestID(ctx), c.Fingerprint
 	r.Known = &c
+	if p.Role < pki.RoleAdministrator {
+		r.Most = operatorMost
+	}
 	after, err := change(ctx, r)
 	if err != nil {
 		return nil, err

@@ -56,7 +56,7 @@ func (a *api) renewSelf(ctx context.Context, in *renewSelfInput) (*issuedOutput,
 
 type revokeSelfInput struct {
 	Body struct {
-		Reason string `json:"reason,omitempty" doc:"unspecified (default), keyCompromise, affiliationChanged, superseded, cessationOfOperation" maxLength:"40"`
+		Reason string `json:"reason,omitempty" doc:"unspecified (default), keyCompromise, affiliationChanged, superseded, cessationOfOperation. keyCompromise also blocks the key, and revokes all other certificates for it" maxLength:"40"`
 	}
 }
 

@@ -247,7 +247,8 @@ type StatusChange struct {
 	Serial     pki.SerialNumber
 	Action     pki.Action
 	Revocation pki.Revocation // Status is ignored; RevokedAt is when the CA decides
-	// BlockKey refuses the certificate's public key from then on, in every protocol.
+	// BlockKey refuses the certificate's public key from then on, in every protocol. Issuances that had begun before may
+	// still be recorded; see Campaigns.Settle.
 	BlockKey bool
 	// KeepRevoked refuses a certificate that is revoked already with AlreadyRevoked, whatever the reason.
 	KeepRevoked bool

@@ -459,12 +459,30 @@ func testBlockAndUnblock(t *testing.T, h Harness) {
 // testSettle has a key blocked while certificates for it are issued on every replica: once what had begun is settled, no
 // further one appears.
 func testSettle(t *testing.T, h Harness) {
+	for way, block := range map[string]func(e *env, first pki.Certificate){
+		"campaign": func(e *env, first pki.Certificate) {
+			e.begin(campaign(store.CertificateFilter{SPKIHash: &first.SPKIHash}, func(c *store.Campaign) { c.Key = &first.SPKIHash }))
+		},
+		"revocation": func(e *env, first pki.Certificate) {
+			r := change(first, pki.ActionRevoke, revocation(pki.KeyCompromise, base))
+			r.BlockKey = true
+			if _, err := e.ChangeStatus(e.t.Context(), r); err != nil {
+				e.t.Errorf("ChangeStatus: %v", err)
+			}
+		},
+	} {
+		t.Run(way, func(t *testing.T) { settle(t, h, block) })
+	}
+}
+
+func settle(t *testing.T, h Harness, block func(e *env, first pki.Certificate)) {
 	e := open(t, h)
 	stores := []store.Store{e.Store}
 	if h.Second != nil {
 		stores = append(stores, h.Second(t, e.Store))
 	}
-	key := [32]byte{4, 5, 6}
+	first := e.issue(e.issuing)
+	key := first.SPKIHash
 	var wg sync.WaitGroup
 	begun := make(chan struct{}, 1)
 	for i := range 8 {
@@ -484,11 +502,11 @@ func testSettle(t *testing.T, h Harness) {
 		})
 	}
 	<-begun
-	f := store.CertificateFilter{SPKIHash: &key}
-	e.begin(campaign(f, func(c *store.Campaign) { c.Key = &key }))
+	block(e, first)
 	if err := e.Settle(t.Context()); err != nil {
 		t.Fatalf("Settle: %v", err)
 	}
+	f := store.CertificateFilter{SPKIHash: &key}
 	seen, err := e.CountCertificates(t.Context(), f, 1<<20)
 	if err != nil {
 		t.Fatalf("CountCertificates: %v", err)
