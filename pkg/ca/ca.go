@@ -195,14 +195,16 @@ type Request struct {
 	// Enrollment, when not nil, is written with the certificate, whose fingerprint is set here. The errors are those of
 	// store.Certificates.
 	Enrollment *store.EnrollmentChange
-	// Notify, when not nil, returns what the webhook of Enrollment's point is to be told of the certificate; nil is nothing.
-	Notify func(pki.Certificate) *pki.Notification
+	// Notify, when not nil, returns what the webhook of Enrollment's point is to be told of the certificate, beside what
+	// Enrollment has for it.
+	Notify func(pki.Certificate) []pki.Notification
 	// Detail is added to the audit record.
 	Detail map[string]string
 
 	replaces    pki.Fingerprint
 	predecessor *store.Predecessor // of what replaces names
 	action      string
+	undecided   bool // see Judge
 }
 
 // Issued is a certificate that the store has durably.
@@ -325,7 +327,7 @@ func (a *Authority) issue(ctx context.Context, key *issuer.Key, p *Profile, r Re
 		if enrollment != nil {
 			enrollment.Enrollment.Issued = record.Fingerprint
 			if r.Notify != nil {
-				enrollment.Notification = r.Notify(record)
+				enrollment.Notifications = slices.Concat(r.Enrollment.Notifications, r.Notify(record))
 			}
 		}
 		err = a.cfg.Store.RecordIssuance(ctx, store.Issuance{
@@ -351,17 +353,19 @@ func (a *Authority) prepare(key *issuer.Key, p *Profile, r Request, pub crypto.P
 	fail := func(err error) (profile.Contents, der.CertificateFields, error) {
 		return profile.Contents{}, der.CertificateFields{}, err
 	}
-	if err := usable(key, now); err != nil {
-		return fail(err)
-	}
 	bounds, err := a.bounds(key)
 	if err != nil {
+		return fail(err)
+	}
+	if r.undecided { // by then it may issue, and another key may
+		bounds.NotBefore, bounds.NotAfter = time.Time{}, time.Time{}
+	} else if err := usable(key, now); err != nil {
 		return fail(err)
 	}
 	in := profile.Input{
 		Subject: r.Subject, SANs: r.SANs, PublicKey: pub, Validity: r.Validity, MaxValidity: r.MaxValidity, NotAfter: r.NotAfter, Now: now, Issuer: bounds,
 		Requester: r.Principal.Name, Role: r.Principal.Role.String(), Protocol: r.Protocol, Source: r.Principal.Source, Device: r.Device,
-		Renewal: r.replaces != pki.Fingerprint{},
+		Renewal: r.replaces != pki.Fingerprint{}, Undecided: r.undecided,
 	}
 	if r.CSR != nil {
 		in.CSR = profile.Wishes{Subject: r.CSR.Subject, SANs: r.CSR.SANs, KeyUsage: r.CSR.KeyUsage, ExtKeyUsage: r.CSR.ExtKeyUsage, IsCA: r.CSR.IsCA}

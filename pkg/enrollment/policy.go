@@ -40,6 +40,7 @@ const (
 	ReasonThrottled     Reason = "throttled"
 	ReasonExpired       Reason = "pending-expired"
 	ReasonDenied        Reason = "denied"
+	ReasonSuperseded    Reason = "superseded"
 	ReasonOther         Reason = "other"
 )
 
@@ -48,7 +49,7 @@ func Reasons() []Reason {
 	return []Reason{
 		ReasonMalformed, ReasonSignature, ReasonAlgorithm, ReasonChallenge, ReasonWebhook, ReasonDeviceBlocked, ReasonDeviceUnknown,
 		ReasonNames, ReasonProfile, ReasonKey, ReasonNotYet, ReasonRevoked, ReasonEnded, ReasonReturnBudget, ReasonReplacement,
-		ReasonThrottled, ReasonExpired, ReasonDenied, ReasonOther,
+		ReasonThrottled, ReasonExpired, ReasonDenied, ReasonSuperseded, ReasonOther,
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -33,7 +34,12 @@ type condition struct {
 	field   string
 	message string
 	program cel.Program
+	// open says that it looks at what is not known of a request before somebody decides on it: see Input.Undecided.
+	open bool
 }
+
+// openVariables are what a decision brings: who makes it, from where, and when.
+var openVariables = []string{"requester", "role", "source", "validity", "now", "notBefore", "notAfter"}
 
 // environment declares what expressions see. It does not change once made.
 var environment = sync.OnceValues(func() (*cel.Env, error) {
@@ -87,7 +93,7 @@ func (p *Profile) buildConditions(kindDefaults) error {
 		if _, _, err := normalizeText(c.Message); err != nil {
 			return badField(field+".message", "%v", err)
 		}
-		program, estimate, err := compile(c.Expr, sizes{names: uint64(p.sans.Max) + 2})
+		compiled, estimate, err := compile(c.Expr, sizes{names: uint64(p.sans.Max) + 2})
 		if err != nil {
 			return badField(field+".expr", "%v", err)
 		}
@@ -95,57 +101,58 @@ func (p *Profile) buildConditions(kindDefaults) error {
 			return badField(field+".expr", "costs too much: up to %d, and all conditions together may cost %d", estimate, maxConditionCost).
 				WithHint("compare each name once instead of with each other, shorten patterns, or lower sans.max")
 		}
-		message := c.Message
-		if message == "" {
-			message = c.Expr
+		compiled.field, compiled.message = field, c.Message
+		if c.Message == "" {
+			compiled.message = c.Expr
 		}
-		p.conditions = append(p.conditions, condition{field: field, message: message, program: program})
+		p.conditions = append(p.conditions, compiled)
 	}
 	return nil
 }
 
-// compile returns the program and the most that it can cost.
-func compile(expr string, s sizes) (cel.Program, uint64, error) {
+// compile returns the condition, but for its field and message, and the most that it can cost.
+func compile(expr string, s sizes) (c condition, most uint64, err error) {
 	if strings.TrimSpace(expr) == "" {
-		return nil, 0, errors.New("an empty expression")
+		return c, 0, errors.New("an empty expression")
 	}
 	if len(expr) > maxConditionText {
-		return nil, 0, fmt.Errorf("more than %d octets", maxConditionText)
+		return c, 0, fmt.Errorf("more than %d octets", maxConditionText)
 	}
 	env, err := environment()
 	if err != nil {
-		return nil, 0, fmt.Errorf("making the environment of expressions: %w", err)
+		return c, 0, fmt.Errorf("making the environment of expressions: %w", err)
 	}
 	checked, issues := env.Compile(expr)
 	if issues.Err() != nil {
 		e := issues.Errors()[0]
-		return nil, 0, fmt.Errorf("does not compile: line %d, column %d: %s", e.Location.Line(), e.Location.Column()+1, clipTo(e.Message, 300))
+		return c, 0, fmt.Errorf("does not compile: line %d, column %d: %s", e.Location.Line(), e.Location.Column()+1, clipTo(e.Message, 300))
 	}
 	if !checked.OutputType().IsExactType(cel.BoolType) {
-		return nil, 0, fmt.Errorf("gives %s; a condition is true or false", checked.OutputType())
+		return c, 0, fmt.Errorf("gives %s; a condition is true or false", checked.OutputType())
 	}
-	if err := checkShape(checked.NativeRep().Expr()); err != nil {
-		return nil, 0, err
+	if c.open, err = checkShape(checked.NativeRep().Expr()); err != nil {
+		return c, 0, err
 	}
 	estimate, err := env.EstimateCost(checked, s)
 	if err != nil {
-		return nil, 0, fmt.Errorf("its cost cannot be estimated: %w", err)
+		return c, 0, fmt.Errorf("its cost cannot be estimated: %w", err)
 	}
-	program, err := env.Program(checked, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(maxConditionCost))
+	c.program, err = env.Program(checked, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(maxConditionCost))
 	if err != nil {
-		return nil, 0, fmt.Errorf("does not compile: %w", err)
+		return c, 0, fmt.Errorf("does not compile: %w", err)
 	}
-	return program, estimate.Max, nil
+	return c, estimate.Max, nil
 }
 
 // checkShape refuses patterns and networks that are not written out: those of a requester could be anything. It also
-// refuses what says the same of every request.
-func checkShape(expr celast.Expr) error {
-	variables, err := false, error(nil)
+// refuses what says the same of every request. open says that one of openVariables is looked at.
+func checkShape(expr celast.Expr) (open bool, err error) {
+	variables := false
 	celast.PreOrderVisit(expr, celast.NewExprVisitor(func(e celast.Expr) {
 		switch e.Kind() {
 		case celast.IdentKind:
 			variables = true
+			open = open || slices.Contains(openVariables, e.AsIdent())
 		case celast.CallKind:
 			call := e.AsCall()
 			args := call.Args()
@@ -165,7 +172,7 @@ func checkShape(expr celast.Expr) error {
 	if err == nil && !variables {
 		err = errors.New("says the same of every request")
 	}
-	return err
+	return open, err
 }
 
 // sizes are upper bounds of what expressions see, for the estimate of their cost.
@@ -211,6 +218,9 @@ func (b *builder) conditions() error {
 	variables := b.variables()
 	for i := range b.p.conditions {
 		c := &b.p.conditions[i]
+		if c.open && b.in.Undecided {
+			continue
+		}
 		result, _, err := c.program.Eval(variables)
 		if err != nil {
 			return fault.Wrap(fault.PolicyRefused, err, "%s of the profile %s cannot be told of this request: %s", c.field, b.p.Name(), clipTo(err.Error(), 200)).

@@ -120,15 +120,15 @@ func (h *Handler) Deny(ctx context.Context, by pki.Principal, requestID, id, rea
 	next := e
 	next.Version, next.State, next.DecidedBy, next.UpdatedAt, next.Reason = e.Version+1, pki.EnrollmentDenied, by.Name, now, reason
 	next.ExpiresAt = later(e.ExpiresAt, now.Add(point.RetryWindow()))
-	told := h.notification(point, now, failureOf(next, enrollment.ReasonDenied, cmp.Or(reason, "a person has denied the request")))
-	err = h.cfg.Store.PutEnrollment(ctx, store.EnrollmentChange{Enrollment: next, Notification: told, Record: audit.Record{
+	told := h.notifications(point, now, failureOf(next, enrollment.ReasonDenied, cmp.Or(reason, "a person has denied the request")))
+	err = h.cfg.Store.PutEnrollment(ctx, store.EnrollmentChange{Enrollment: next, Notifications: told, Record: audit.Record{
 		Time: now, Action: audit.ActionDeny, Actor: by.Name, Role: by.Role.String(), Source: by.Source, RequestID: requestID, Target: "enrollment/" + e.ID,
 		Detail: map[string]string{"reason": reason, "subject": e.Subject, "transaction_id": e.TransactionID},
 	}})
 	if errors.Is(err, store.ErrStale) {
 		return e, decided(err)
 	}
-	h.wake(told)
+	h.wake(len(told) > 0)
 	return next, err
 }
 
@@ -189,12 +189,12 @@ func (h *Handler) Expire(ctx context.Context) error {
 func (h *Handler) expire(ctx context.Context, e pki.Enrollment, now time.Time) error {
 	next := e
 	next.Version, next.State, next.UpdatedAt = e.Version+1, pki.EnrollmentExpired, now
-	var told *pki.Notification
+	var told []pki.Notification
 	if point, err := h.cfg.Points.Point(e.Point); err == nil {
-		told = h.notification(point, now, failureOf(next, enrollment.ReasonExpired, "nobody has decided on the request in time"))
+		told = h.notifications(point, now, failureOf(next, enrollment.ReasonExpired, "nobody has decided on the request in time"))
 	}
 	by := pki.System()
-	err := h.cfg.Store.PutEnrollment(ctx, store.EnrollmentChange{Enrollment: next, Notification: told, Record: audit.Record{
+	err := h.cfg.Store.PutEnrollment(ctx, store.EnrollmentChange{Enrollment: next, Notifications: told, Record: audit.Record{
 		Time: now, Action: audit.ActionExpire, Actor: by.Name, Role: by.Role.String(), Target: "enrollment/" + e.ID,
 		Detail: map[string]string{
 			"enrollment_point": e.Point, "why": e.Reason, "subject": e.Subject, "transaction_id": e.TransactionID, "device": e.Device,
@@ -204,7 +204,7 @@ func (h *Handler) expire(ctx context.Context, e pki.Enrollment, now time.Time) e
 	if err != nil {
 		return err
 	}
-	h.wake(told)
+	h.wake(len(told) > 0)
 	h.log.Info("nobody has decided on a device's request in time", "point", e.Point, "request", e.ID, "subject", e.Subject, "device", e.Device)
 	return nil
 }

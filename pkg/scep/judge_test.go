@@ -244,8 +244,8 @@ func (w *world) judge(a ask, now time.Time) verdict {
 			return no("7.3 the webhook means another device")
 		}
 	}
-	if v.answer == granted && w.blocked[keyName(a.key)] {
-		v.answer, v.rule, v.blockedKey = refused, "the key is blocked", true
+	if v.answer != refused && w.blocked[keyName(a.key)] { // what would wait is refused at once (8)
+		v.answer, v.rule, v.blockedKey = refused, "the key is blocked", v.answer == granted
 	}
 	return v
 }

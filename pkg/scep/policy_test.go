@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/pkg/audit"
+	"github.com/certwright/certwright/pkg/ca"
 	"github.com/certwright/certwright/pkg/enrollment"
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/internal/scepraw"
@@ -411,6 +412,99 @@ func TestReturn(t *testing.T) {
 		older.id = "refuse"
 		older.ask("17", older.csr()).failure(t, "2", "ended")
 	})
+}
+
+// limit puts the condition into the profile of devices; none takes it away.
+func (r *rig) limit(conditions ...profile.Condition) {
+	r.t.Helper()
+	p, err := r.ca.Profile(profile.Device)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	c := p.Config()
+	c.Conditions = conditions
+	if _, _, err := r.ca.PutProfile(r.t.Context(), ca.ProfileChange{Principal: pki.System(), Config: c, Version: ca.AnyVersion}); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := r.sync(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// issuerIs has the issuer of devices be revoked, on hold, or good.
+func (r *rig) issuerIs(status pki.Status) {
+	r.t.Helper()
+	i, err := r.issuers.Current().Issuer("")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ask := ca.StatusRequest{Principal: pki.System(), Certificate: i.Current.Fingerprint, Reason: pki.CACompromise}
+	switch status {
+	case pki.Revoked:
+		_, err = r.ca.Revoke(r.t.Context(), ask)
+	case pki.OnHold:
+		_, err = r.ca.Hold(r.t.Context(), ask)
+	default:
+		_, err = r.ca.Release(r.t.Context(), ask)
+	}
+	if err == nil {
+		err = r.issuers.Reload(r.t.Context())
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// What nobody could approve does not wait: it is refused at once, and uses nothing up. What may depend on who approves,
+// and when, waits.
+func TestNothingWaitsInVain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, keys.P256)
+	blocked := r.device(newRSAKey(2048))
+	stolen := fingerprint(r.device(blocked.key).enrolled())
+	if _, err := r.ca.Revoke(t.Context(), ca.StatusRequest{Principal: pki.System(), Certificate: stolen, Reason: pki.KeyCompromise}); err != nil {
+		t.Fatal(err)
+	}
+	r.configure("", func(c *enrollment.Config) { c.Approval = true })
+	d := r.device(deviceKey())
+	text := r.challenge(of("d1"))
+	d.ask("19", scepraw.CSR{Key: d.key, Challenges: []string{text}, Subject: scepraw.Name("pki.example.com")}.Bytes()).failure(t, "2", "a name of this server itself")
+	r.limit(profile.Condition{Expr: `cn != "device"`, Message: "another name"})
+	d.ask("19", d.csr(text)).failure(t, "2", "another name")
+	if n := r.handler.Refusals()[scep.RefusalKey{Point: "default", Kind: "enroll", Reason: enrollment.ReasonNames}]; n != 2 {
+		t.Errorf("%d refusals of names are counted, want 2", n)
+	}
+	r.limit()
+	blocked.ask("19", blocked.csr(r.challenge())).failure(t, "0", "blocked")
+	waiting, _, err := r.store.ListEnrollments(t.Context(), store.EnrollmentFilter{}, store.Page{Limit: 10})
+	if err != nil || len(waiting) != 0 {
+		t.Errorf("%+v wait, %v", waiting, err)
+	}
+
+	// Who approves, and when, is not known yet; nor whether the issuer can issue by then.
+	r.limit(profile.Condition{Expr: `role == "administrator"`}, profile.Condition{Expr: `requester != "scep:default" && inNetwork(source, "192.0.2.0/24")`},
+		profile.Condition{Expr: `validity < duration("1h") || now > timestamp("2020-01-01T00:00:00Z")`})
+	r.issuerIs(pki.OnHold)
+	e := d.waits(d.ask("19", d.csr(text)), "approval")
+	if _, err := r.handler.Approve(t.Context(), operator, "", e.ID); !fault.Is(err, fault.PolicyRefused) || !strings.Contains(err.Error(), "hold") {
+		t.Errorf("approved while the issuer is on hold: %v", err)
+	}
+	r.issuerIs(pki.Good)
+	if _, err := r.handler.Approve(t.Context(), operator, "", e.ID); !fault.Is(err, fault.PolicyRefused) {
+		t.Errorf("approved by whom the profile does not take: %v", err)
+	}
+	if _, err := r.handler.Approve(t.Context(), pki.Principal{Name: "token:admin", Role: pki.RoleAdministrator, Source: "192.0.2.7"}, "", e.ID); err != nil {
+		t.Error(err)
+	}
+	c := d.ask("20", poll).success(t)
+
+	// So with a renewal: the profile has been narrowed since.
+	r.limit(profile.Condition{Expr: `cn != "device"`, Message: "another name"})
+	r.later(c.NotAfter.Sub(r.now()) + day)
+	d.signer, d.id = c, "late"
+	d.ask("17", d.csr()).failure(t, "2", "another name")
+	r.limit()
+	d.waits(d.ask("17", d.csr()), "ended")
 }
 
 // What would refuse a request when it comes refuses it when a person approves it.

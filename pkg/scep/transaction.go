@@ -480,7 +480,16 @@ func (t *transaction) issue(request *csr.Request, before pki.Enrollment, facts *
 		}
 	}
 	change := &store.EnrollmentChange{Enrollment: row, UseChallenge: v.UseChallenge}
+	if waiting(before) != "" {
+		change.Notifications = t.h.notifications(t.point, t.now, failureOf(before, enrollment.ReasonSuperseded, "the device has sent another request in place of the one that waited"))
+	}
+	allowed := grant{
+		point: t.point, issuer: t.issuer, request: request, change: change, verdict: v, newest: newest(facts, v), by: t.principal(), requestID: t.id, before: before,
+	}
 	if v.Outcome == enrollment.Wait {
+		if err := t.h.judge(t.ctx, allowed); err != nil {
+			return nil, err
+		}
 		return nil, t.wait(request, change, before, v.Text)
 	}
 	if v.Return {
@@ -491,9 +500,7 @@ func (t *transaction) issue(request *csr.Request, before pki.Enrollment, facts *
 	if err := t.h.introduce(t.ctx, facts, v, t.principal(), t.id); err != nil {
 		return nil, err
 	}
-	issued, err := t.h.grant(t.ctx, grant{
-		point: t.point, issuer: t.issuer, request: request, change: change, verdict: v, newest: newest(facts, v), by: t.principal(), requestID: t.id, before: before,
-	})
+	issued, err := t.h.grant(t.ctx, allowed)
 	if err != nil {
 		return nil, err
 	}
@@ -566,34 +573,58 @@ func (h *Handler) grant(ctx context.Context, g grant) (pki.Certificate, error) {
 	if decision != "" {
 		detail["webhook"] = decision
 	}
-	var told *pki.Notification
-	notify := func(c pki.Certificate) *pki.Notification {
-		told = h.notification(g.point, h.cfg.Clock.Now(), successOf(*e, v.Device, c))
-		return told
+	told := false
+	notify := func(c pki.Certificate) []pki.Notification {
+		ns := h.notifications(g.point, h.cfg.Clock.Now(), successOf(*e, v.Device, c))
+		told = len(ns) > 0
+		return ns
 	}
 	var issued *ca.Issued
 	var err error
 	if v.Renewal {
-		issued, err = h.cfg.CA.Renew(ctx, ca.RenewRequest{
-			Principal: g.by, RequestID: g.requestID, Protocol: Protocol, Certificate: e.Replaces, CSR: g.request, TransactionID: e.TransactionID,
-			Enrollment: g.change, Notify: notify, Detail: detail, MaxValidity: v.MaxValidity, Device: v.Device, DeviceCertificate: g.newest,
-			Ended: v.Return || v.Credential == enrollment.ByPerson,
-		})
+		r := g.renewal()
+		r.Enrollment, r.Notify, r.Detail = g.change, notify, detail
+		issued, err = h.cfg.CA.Renew(ctx, r)
 	} else {
-		issued, err = h.cfg.CA.Issue(ctx, ca.Request{
-			Principal: g.by, RequestID: g.requestID, Protocol: Protocol, Issuer: g.issuer.Name, Profile: v.Profile, CSR: g.request, Subject: v.Subject, SANs: v.SANs,
-			MaxValidity: v.MaxValidity, Device: v.Device, SupersedeDevice: v.Revoke, DeviceCertificate: g.newest, TransactionID: e.TransactionID,
-			Enrollment: g.change, Notify: notify, Detail: detail,
-		})
+		r := g.enrollment()
+		r.Enrollment, r.Notify, r.Detail = g.change, notify, detail
+		issued, err = h.cfg.CA.Issue(ctx, r)
 	}
 	if err != nil {
 		return pki.Certificate{}, err
 	}
-	h.wake(told)
+	h.wake(told || len(g.change.Notifications) > 0)
 	if v.Revoke && h.cfg.Registry != nil {
 		h.cfg.Registry.Wake()
 	}
 	return issued.Record, nil
+}
+
+// enrollment is what the authority is asked for, unless it is a renewal.
+func (g *grant) enrollment() ca.Request {
+	v := &g.verdict
+	return ca.Request{
+		Principal: g.by, RequestID: g.requestID, Protocol: Protocol, Issuer: g.issuer.Name, Profile: v.Profile, CSR: g.request, Subject: v.Subject, SANs: v.SANs,
+		MaxValidity: v.MaxValidity, Device: v.Device, SupersedeDevice: v.Revoke, DeviceCertificate: g.newest, TransactionID: g.change.Enrollment.TransactionID,
+	}
+}
+
+// renewal is what the authority is asked for when it is one.
+func (g *grant) renewal() ca.RenewRequest {
+	v, e := &g.verdict, &g.change.Enrollment
+	return ca.RenewRequest{
+		Principal: g.by, RequestID: g.requestID, Protocol: Protocol, Certificate: e.Replaces, CSR: g.request, TransactionID: e.TransactionID,
+		MaxValidity: v.MaxValidity, Device: v.Device, DeviceCertificate: g.newest,
+		Ended: v.Return || v.Outcome == enrollment.Wait || v.Credential == enrollment.ByPerson,
+	}
+}
+
+// judge refuses a request that is to wait, and would get nothing from whoever approves it.
+func (h *Handler) judge(ctx context.Context, g grant) error {
+	if g.verdict.Renewal {
+		return h.cfg.CA.JudgeRenewal(ctx, g.renewal())
+	}
+	return h.cfg.CA.Judge(g.enrollment())
 }
 
 // waiting returns the id of a request that nobody decides on any more, since the device has sent another one under the same
@@ -628,6 +659,7 @@ func (t *transaction) wait(request *csr.Request, change *store.EnrollmentChange,
 	if err := t.h.cfg.Store.PutEnrollment(t.ctx, *change); err != nil {
 		return err
 	}
+	t.h.wake(len(change.Notifications) > 0)
 	return errWaiting
 }
 

@@ -276,18 +276,21 @@ func failureOf(e pki.Enrollment, reason enrollment.Reason, detail string) webhoo
 	return about
 }
 
-// notification returns what the point's webhook is to be told; nil if it is not to be.
-func (h *Handler) notification(point *enrollment.Point, now time.Time, e webhook.Event) *pki.Notification {
+// notifications returns what the point's webhook is to be told of an event: one, or none if it is not for it.
+func (h *Handler) notifications(point *enrollment.Point, now time.Time, e webhook.Event) []pki.Notification {
 	n, err := point.Notification(now, e)
 	if err != nil { // of text and times alone, it does not come about
 		h.log.Error("a webhook cannot be told", "point", point.Name(), "type", e.Type, "err", err)
 	}
-	return n
+	if n == nil {
+		return nil
+	}
+	return []pki.Notification{*n}
 }
 
-// wake has a notification delivered at once, if there is one.
-func (h *Handler) wake(told *pki.Notification) {
-	if told != nil && h.cfg.Notifier != nil {
+// wake has notifications delivered at once, if there are any.
+func (h *Handler) wake(told bool) {
+	if told && h.cfg.Notifier != nil {
 		h.cfg.Notifier.Wake()
 	}
 }
@@ -312,8 +315,8 @@ func (t *transaction) tellFailure(r *refusal) {
 	if t.own != nil {
 		e.Renews = certificateOf(*t.own)
 	}
-	n := t.h.notification(t.point, t.now, e)
-	if n == nil {
+	told := t.h.notifications(t.point, t.now, e)
+	if len(told) == 0 {
 		return
 	}
 	h := &t.h.hooks
@@ -330,11 +333,11 @@ func (t *transaction) tellFailure(r *refusal) {
 	if left > 0 {
 		t.h.log.Warn("webhooks were not told of failures: there were too many", "number", left)
 	}
-	if err := t.h.cfg.Store.PutNotifications(t.ctx, []pki.Notification{*n}); err != nil {
+	if err := t.h.cfg.Store.PutNotifications(t.ctx, told); err != nil {
 		t.h.log.Warn("a webhook will not be told of a failure", "point", t.point.Name(), "request_id", t.id, "err", err)
 		return
 	}
-	t.h.wake(n)
+	t.h.wake(true)
 }
 
 func (t *transaction) signerDevice() string {

@@ -477,6 +477,61 @@ func TestWebhookLeavesItToAPerson(t *testing.T) {
 	if told := b.told(); len(told) != 1 || told[0].Type != "failure" || told[0].Reason != "denied" || told[0].Detail != "nobody knows it" || told[0].Decision != asked.ID || told[0].Device.ID != "d2" {
 		t.Errorf("the webhook is told %+v", told)
 	}
+
+	// What nobody could approve, since the names are none that the profile gives, does not wait.
+	d = r.device(otherKey())
+	b.says(`{"decision":"pending","device":"d3","sans":["DNS:pki.example.com"]}`)
+	d.ask("19", d.csr(pin)).failure(t, "2", "a name of this server itself")
+	asked = b.one()
+	if told := b.told(); len(told) != 1 || told[0].Type != "failure" || told[0].Reason != "names" || told[0].Decision != asked.ID || told[0].Device.ID != "d3" {
+		t.Errorf("the webhook is told %+v", told)
+	}
+}
+
+// A request that waits and that the device sends another one in place of is over: the webhook is told, once, with the other.
+func TestWebhookIsToldWhatIsSuperseded(t *testing.T) {
+	t.Parallel()
+	onBothStores(t, func(t *testing.T, r *rig) {
+		b := r.broker(func(c *enrollment.Config) {
+			c.Webhook.Notify = []enrollment.WebhookEvent{enrollment.NotifySuccess, enrollment.NotifyFailure}
+		})
+		superseded := func(what string, e webhook.Event, decision string) {
+			t.Helper()
+			if e.Type != "failure" || e.Reason != "superseded" || e.Detail == "" || e.Decision != decision || e.TransactionID == "" || e.Device == nil || e.Device.ID != "d1" {
+				t.Errorf("%s: the webhook is told %+v", what, e)
+			}
+		}
+		d := r.device(deviceKey())
+		b.says(`{"decision":"pending","device":"d1"}`)
+		d.waits(d.ask("19", d.csr(pin)), "a person")
+		first := b.one()
+		d.waits(d.ask("19", d.csr(pin)), "a person") // the same again
+		if told := b.told(); len(told) != 0 {
+			t.Errorf("the webhook is told %+v", told)
+		}
+		d.waits(d.ask("19", d.csr(pin+" 2")), "a person")
+		second := b.one()
+		told := b.told()
+		if len(told) != 1 {
+			t.Fatalf("the webhook is told %+v", told)
+		}
+		superseded("another one waits", told[0], first.ID)
+
+		b.says(`{"decision":"allow","device":"d1"}`)
+		d.ask("19", d.csr(pin+" 3")).success(t)
+		third := b.one()
+		told = b.told()
+		if len(told) != 2 {
+			t.Fatalf("the webhook is told %+v", told)
+		}
+		if told[0].Type == "success" {
+			told[0], told[1] = told[1], told[0]
+		}
+		superseded("another one is issued", told[0], second.ID)
+		if told[1].Type != "success" || told[1].Decision != third.ID {
+			t.Errorf("the webhook is told %+v", told[1])
+		}
+	})
 }
 
 // A webhook that is slow takes no place from other messages.

@@ -117,8 +117,8 @@ type EnrollmentChange struct {
 	UseChallenge bool
 	// Request, when not empty, is the request that waits, sealed. It is kept as pki.SecretEnrollment.
 	Request []byte
-	// Notification, when not nil, is what the point's webhook is to be told of it; see Notifications.
-	Notification *pki.Notification
+	// Notifications are what the point's webhook is to be told of it; see [Notifications].
+	Notifications []pki.Notification
 	// Record is ignored in an Issuance, which has its own.
 	Record audit.Record
 }

@@ -65,8 +65,8 @@ func notificationColumns(ns []*pki.Notification) []any {
 func queueNotifications(b *pgx.Batch, changes []*store.EnrollmentChange) {
 	var ns []*pki.Notification
 	for _, c := range changes {
-		if c.Notification != nil {
-			ns = append(ns, c.Notification)
+		for i := range c.Notifications {
+			ns = append(ns, &c.Notifications[i])
 		}
 	}
 	if len(ns) > 0 {

@@ -461,7 +461,7 @@ func (t *tx) putEnrollment(c *store.EnrollmentChange) error {
 			return err
 		}
 	}
-	return t.putNotification(c.Notification)
+	return t.putNotifications(c.Notifications)
 }
 
 // PruneEnrollments forgets rows that have ended.

@@ -20,24 +20,22 @@ func (s *Store) PutNotifications(ctx context.Context, ns []pki.Notification) err
 		if t.head.Closed {
 			return errNotInUse()
 		}
-		for i := range ns {
-			if err := t.putNotification(&ns[i]); err != nil {
-				return err
-			}
-		}
-		return nil
+		return t.putNotifications(ns)
 	}})
 }
 
-// putNotification writes one; nil writes nothing.
-func (t *tx) putNotification(n *pki.Notification) error {
-	if n == nil {
-		return nil
+func (t *tx) putNotifications(ns []pki.Notification) error {
+	for i := range ns {
+		n := &ns[i]
+		err := t.exec(`
+			INSERT INTO notification (id, point, body, created_at, next_at, attempts, error) VALUES (?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT (id) DO NOTHING`,
+			n.ID, n.Point, blob(n.Body), micros(n.CreatedAt), micros(n.NextAt), n.Attempts, n.Error)
+		if err != nil {
+			return err
+		}
 	}
-	return t.exec(`
-		INSERT INTO notification (id, point, body, created_at, next_at, attempts, error) VALUES (?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT (id) DO NOTHING`,
-		n.ID, n.Point, blob(n.Body), micros(n.CreatedAt), micros(n.NextAt), n.Attempts, n.Error)
+	return nil
 }
 
 // ClaimNotifications takes what is due.

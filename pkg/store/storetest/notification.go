@@ -123,30 +123,30 @@ func inOrder(ns ...pki.Notification) []pki.Notification {
 func testNotificationWithEnrollment(t *testing.T, h Harness) {
 	e, ctx := open(t, h), t.Context()
 	waiting := enrollment()
-	put := notification()
-	c := store.EnrollmentChange{Enrollment: waiting, Request: []byte("sealed"), Notification: &put, Record: record("enrollment.pending", base)}
+	put, both := notification(), notification()
+	c := store.EnrollmentChange{Enrollment: waiting, Request: []byte("sealed"), Notifications: []pki.Notification{put, both}, Record: record("enrollment.pending", base)}
 	if err := e.PutEnrollment(ctx, c); err != nil {
 		t.Fatalf("PutEnrollment: %v", err)
 	}
 	late := notification()
-	c.Notification = &late
+	c.Notifications = []pki.Notification{late}
 	wantFault(t, "PutEnrollment again", e.PutEnrollment(ctx, c), fault.Conflict, store.ErrStale)
 
 	cert := certificate(e.issuing)
 	told := notification(func(n *pki.Notification) { n.NextAt = base.Add(time.Second) })
 	i := issuance(cert)
-	i.Enrollment = &store.EnrollmentChange{Notification: &told, Enrollment: enrollment(func(r *pki.Enrollment) {
+	i.Enrollment = &store.EnrollmentChange{Notifications: []pki.Notification{told}, Enrollment: enrollment(func(r *pki.Enrollment) {
 		r.ID, r.State, r.Issued = "", pki.EnrollmentIssued, cert.Fingerprint
 	})}
 	if err := e.RecordIssuance(ctx, i); err != nil {
 		t.Fatalf("RecordIssuance: %v", err)
 	}
 	i = issuance(certificate(e.issuing))
-	i.Enrollment = &store.EnrollmentChange{Notification: &late, UseChallenge: true, Enrollment: enrollment(func(r *pki.Enrollment) {
+	i.Enrollment = &store.EnrollmentChange{Notifications: []pki.Notification{late}, UseChallenge: true, Enrollment: enrollment(func(r *pki.Enrollment) {
 		r.ID, r.State, r.Challenge = "", pki.EnrollmentIssued, "none"
 	})}
 	wantFault(t, "RecordIssuance", e.RecordIssuance(ctx, i), fault.Conflict, store.ErrChallengeUsed)
-	e.claim("what happened", "default", base.Add(time.Hour), base.Add(2*time.Hour), 10, put, told)
+	e.claim("what happened", "default", base.Add(time.Hour), base.Add(2*time.Hour), 10, append(inOrder(put, both), told)...)
 	e.verifyChain()
 }
 
