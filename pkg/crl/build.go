@@ -72,7 +72,7 @@ func (p *Publisher) build(ctx context.Context, key *issuer.Key, pl plan, choose 
 	}
 	made := make([]*Published, len(lists))
 	for i, c := range lists {
-		made[i] = newPublished(key.KeyID, c, p.cfg.Backdate)
+		made[i] = newPublished(key.KeyID, c)
 	}
 	p.publish(key, made)
 	return made, p.list(ctx, key, pl, due, now)
@@ -367,7 +367,7 @@ func (p *Publisher) loadList(ctx context.Context, key *issuer.Key, scope string)
 			return err
 		}
 	}
-	made := newPublished(key.KeyID, c, p.cfg.Backdate)
+	made := newPublished(key.KeyID, c)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l := p.key(key.KeyID).list(scope)

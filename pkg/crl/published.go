@@ -27,7 +27,8 @@ type Published struct {
 
 	// ETag is a strong entity tag with its quotes, for the DER (RFC 9110, Section 8.8.3). PEMTag is that of the PEM.
 	ETag, PEMTag string
-	// LastModified grows with every list of the key, in whole seconds, and is not in the future.
+	// LastModified grows with every list of the scope, in whole seconds. It lies ahead of the clock while lists are made
+	// more often than once in a second: whoever serves the list tells no date then (RFC 9110, Section 8.8.2.1).
 	LastModified time.Time
 
 	parts      []pki.CRLPart
@@ -42,7 +43,7 @@ func (p *Published) DERGzip() Content { return p.derZ.of(p.DER) }
 // PEMGzip is DERGzip for the PEM.
 func (p *Published) PEMGzip() Content { return p.pemZ.of(p.PEM) }
 
-func newPublished(keyID string, c pki.CRL, backdate time.Duration) *Published {
+func newPublished(keyID string, c pki.CRL) *Published {
 	der := ropeOf(c.Parts)
 	p := &Published{
 		KeyID: keyID, Scope: c.Scope, Number: c.Number, ThisUpdate: c.ThisUpdate, NextUpdate: c.NextUpdate, CreatedAt: c.CreatedAt,
@@ -54,13 +55,10 @@ func newPublished(keyID string, c pki.CRL, backdate time.Duration) *Published {
 	sum := sha256.Sum256(append(strconv.AppendInt(nil, c.Number, 10), signature[:n]...))
 	tag := hex.EncodeToString(sum[:16])
 	p.ETag, p.PEMTag = `"`+tag+`"`, `"`+tag+`-pem"`
-	// Several lists can be made within one second, and with thisUpdate as the date a client that asks by date only
-	// would keep the first of them. The number is the time or just ahead of it, and never the same twice: lying back as
-	// far as thisUpdate does, it is a date that grows with each list and is the same in every replica.
-	p.LastModified = time.Unix(c.Number, 0).UTC().Add(-backdate)
-	if p.LastModified.After(c.CreatedAt) {
-		p.LastModified = c.CreatedAt.Truncate(time.Second)
-	}
+	// Several lists can be made within one second, and with thisUpdate as the date a client that asks by date only would
+	// keep the first of them; thisUpdate lies back besides, behind the time at which a client has fetched the list before.
+	// The number is the time or just ahead of it, never the same twice, and the same in every replica.
+	p.LastModified = time.Unix(c.Number, 0).UTC()
 	return p
 }
 
@@ -93,12 +91,24 @@ func (p *Publisher) Has(key *issuer.Key, scope string) bool {
 // Bundle is the lists of whole chains in one PEM file, which is how nginx, HAProxy and others want them. It never
 // changes.
 type Bundle struct {
-	PEM          Content
-	ETag         string    // strong, with quotes
-	LastModified time.Time // of the newest list
-	NextUpdate   time.Time // of the list that ends first
-	lists        []*Published
-	pemZ         gzipped
+	PEM        Content
+	ETag       string    // strong, with quotes
+	NextUpdate time.Time // of the list that ends first
+	newest     time.Time // LastModified of the list that has the greatest
+	lists      []*Published
+	pemZ       gzipped
+}
+
+// bundleSettles is by how much the clocks of replicas may differ before two bundles could have one date.
+const bundleSettles = 10 * time.Second
+
+// LastModified returns the date of the newest list; zero for as long as another list may come with this date or one
+// before it, which would not change the bundle's: dates grow within a scope, and a bundle has several.
+func (b *Bundle) LastModified(now time.Time) time.Time {
+	if now.Sub(b.newest) < bundleSettles {
+		return time.Time{}
+	}
+	return b.newest
 }
 
 // PEMGzip is Published.DERGzip for the PEM.
@@ -137,8 +147,8 @@ func (p *Publisher) Bundle(keys ...*issuer.Key) (*Bundle, bool) {
 	for _, l := range lists {
 		pieces = append(pieces, l.PEM)
 		tags.Write([]byte(l.ETag))
-		if l.LastModified.After(b.LastModified) {
-			b.LastModified = l.LastModified
+		if l.LastModified.After(b.newest) {
+			b.newest = l.LastModified
 		}
 		if l.NextUpdate.Before(b.NextUpdate) {
 			b.NextUpdate = l.NextUpdate

@@ -162,7 +162,7 @@ type document struct {
 	mediaType string
 	content   crl.Content
 	etag      string    // strong, with quotes; empty: made from the content
-	modified  time.Time // zero: unknown
+	modified  time.Time // zero: unknown; in whole seconds
 	expires   time.Time // zero: never; after it caches must ask each time
 	maxAge    time.Duration
 	gzip      func() crl.Content // the content in gzip's form, nil where that does not pay; nil: it never does
@@ -194,6 +194,18 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, d document) {
 	header.Set("Cache-Control", maxAge(d.maxAge))
 	// For caches that know no max-age. Not nextUpdate: they would keep a CRL for days.
 	header.Set("Expires", now.Add(d.maxAge).UTC().Format(http.TimeFormat))
+	if d.modified.After(now) {
+		d.modified = time.Time{} // RFC 9110, Section 8.8.2.1: no date is told that lies ahead
+	}
+	// Only who has the very date that is told here has this content. Many send the time of their download in its place
+	// («curl -z FILE -o FILE»): a list could have been made before it, and have arrived here after it.
+	if r.Header.Get("If-Modified-Since") != d.modified.Format(http.TimeFormat) {
+		r.Header.Del("If-Modified-Since")
+	}
+	// RFC 9110, Section 14.2: a range in another unit is passed over; net/http would refuse it.
+	if !strings.HasPrefix(r.Header.Get("Range"), "bytes=") {
+		r.Header.Del("Range")
+	}
 	http.ServeContent(w, r, "", d.modified, crl.Reader(d.content))
 }
 
@@ -289,7 +301,7 @@ func (h *Handler) crlBundle(w http.ResponseWriter, r *http.Request) {
 		notYet(w)
 		return
 	}
-	h.serve(w, r, document{typePEM, b.PEM, b.ETag, b.LastModified, b.NextUpdate, h.crlMaxAge(i.Keys...), b.PEMGzip})
+	h.serve(w, r, document{typePEM, b.PEM, b.ETag, b.LastModified(h.cfg.Now()), b.NextUpdate, h.crlMaxAge(i.Keys...), b.PEMGzip})
 }
 
 // notYet says that the first CRL is still being made.
