@@ -212,11 +212,19 @@ func (h *Handler) expire(ctx context.Context, e pki.Enrollment, now time.Time) e
 // pruneAtOnce bounds what one transaction forgets.
 const pruneAtOnce = 1000
 
-// Prune forgets enrollments that have ended.
+// Prune forgets enrollments that have ended, and how often requests were refused long ago.
 func (h *Handler) Prune(ctx context.Context) error {
+	now := h.cfg.Clock.Now()
+	err := inSteps(func() (int, error) { return h.cfg.Store.PruneEnrollments(ctx, now, pruneAtOnce) })
+	return errors.Join(err, inSteps(func() (int, error) {
+		return h.cfg.Store.PruneRefusals(ctx, dayOf(now)-store.KeepRefusals, pruneAtOnce)
+	}))
+}
+
+// inSteps calls step until it finds less than a whole one to do.
+func inSteps(step func() (int, error)) error {
 	for {
-		n, err := h.cfg.Store.PruneEnrollments(ctx, h.cfg.Clock.Now(), pruneAtOnce)
-		if err != nil || n < pruneAtOnce {
+		if n, err := step(); err != nil || n < pruneAtOnce {
 			return err
 		}
 	}

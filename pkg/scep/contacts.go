@@ -60,8 +60,11 @@ func (n *notes) refusal(k RefusalKey, at time.Time) {
 		n.total, n.refusals = map[RefusalKey]int64{}, map[noteKey]int64{}
 	}
 	n.total[k]++
-	n.refusals[noteKey{k, int(at.Unix() / (24 * 60 * 60))}]++
+	n.refusals[noteKey{k, dayOf(at)}]++
 }
+
+// dayOf returns the day since 1970-01-01, in UTC.
+func dayOf(at time.Time) int { return int(at.Unix() / (24 * 60 * 60)) }
 
 // take returns what was collected, and how many contacts were left out, and begins anew.
 func (n *notes) take() (contacts []store.Contact, refusals []store.Refusal, left int) {

@@ -527,7 +527,15 @@ func TestApproval(t *testing.T) {
 		}
 	}
 	r.later(store.KeepExpired)
+	today := int(r.now().Unix() / (24 * 60 * 60))
+	counts := []store.Refusal{{Day: today - store.KeepRefusals - 1, Point: "default", Kind: "enroll", Reason: "x", Number: 1}, {Day: today - store.KeepRefusals, Point: "default", Kind: "enroll", Reason: "x", Number: 1}}
+	if err := r.store.NoteContacts(t.Context(), nil, counts); err != nil {
+		t.Fatal(err)
+	}
 	forget(2)
+	if left, err := r.store.Refusals(t.Context(), 0); err != nil || len(left) != 1 || left[0] != counts[1] {
+		t.Errorf("counted are %+v, %v; want those of %d days", left, err, store.KeepRefusals)
+	}
 	if err := r.handler.Expire(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,13 @@ type Devices interface {
 	Fleet(ctx context.Context, now time.Time) (Fleet, error)
 	// Refusals returns the counts of the days from (since 1970-01-01, UTC) on, in the order of day, point, kind, reason.
 	Refusals(ctx context.Context, from int) ([]Refusal, error)
+	// PruneRefusals forgets counts of days before the given one (since 1970-01-01, UTC), at most limit, the oldest first, and
+	// tells how many. It is no change in the sense of the contract. Unavailable with ErrNotInUse when the store is out of use.
+	PruneRefusals(ctx context.Context, before, limit int) (int, error)
 }
+
+// KeepRefusals is for how many days refusals stay counted: a year, and a while to compare it with the one before.
+const KeepRefusals = 400
 
 // DeviceChange is what people say of a device.
 type DeviceChange struct {

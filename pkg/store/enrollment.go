@@ -81,7 +81,7 @@ type Enrollments interface {
 	PutEnrollment(ctx context.Context, c EnrollmentChange) error
 	// PruneEnrollments forgets rows that ended before the given time, with their secrets, at most limit, and tells how
 	// many. Those that nobody decided on stay until KeepExpired later, and pending ones for ever: they are to be ended
-	// first. It is no change in the sense of the contract.
+	// first. It is no change in the sense of the contract. Unavailable with ErrNotInUse when the store is out of use.
 	PruneEnrollments(ctx context.Context, before time.Time, limit int) (int, error)
 }
 

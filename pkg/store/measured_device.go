@@ -67,3 +67,9 @@ func (m *measured) Refusals(ctx context.Context, from int) (_ []Refusal, err err
 	defer m.done("Refusals", time.Now(), &err)
 	return m.Store.Refusals(ctx, from)
 }
+
+// PruneRefusals implements Store.
+func (m *measured) PruneRefusals(ctx context.Context, before, limit int) (_ int, err error) {
+	defer m.done("PruneRefusals", time.Now(), &err)
+	return m.Store.PruneRefusals(ctx, before, limit)
+}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/certwright/certwright/pkg/audit"
@@ -692,4 +693,22 @@ func (s *Store) Refusals(ctx context.Context, from int) ([]store.Refusal, error)
 			return r, err
 		})
 	})
+}
+
+// PruneRefusals implements store.Devices. Several replicas may do it at once: each takes rows of its own.
+func (s *Store) PruneRefusals(ctx context.Context, before, limit int) (n int, err error) {
+	err = s.note(ctx, "forgetting counts of refusals", func(b *pgx.Batch) {
+		b.Queue(`
+			DELETE FROM refusal
+			WHERE (day, point, kind, reason) IN (
+				SELECT day, point, kind, reason FROM refusal WHERE day < $1 ORDER BY day LIMIT $2 FOR UPDATE SKIP LOCKED)`, before, max(limit, 0),
+		).Exec(func(tag pgconn.CommandTag) error {
+			n = int(tag.RowsAffected())
+			return nil
+		})
+	})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
 }

@@ -559,23 +559,26 @@ func queueEnrollments(b *pgx.Batch, changes []*store.EnrollmentChange) {
 	queueNotifications(b, changes)
 }
 
-// PruneEnrollments implements store.Enrollments.
+// PruneEnrollments implements store.Enrollments. Several replicas may do it at once: each takes rows of its own.
 func (s *Store) PruneEnrollments(ctx context.Context, before time.Time, limit int) (n int, err error) {
-	err = s.quietly(ctx, "forgetting enrollments", func(t *tx) error {
-		return t.QueryRow(ctx, `
+	err = s.note(ctx, "forgetting enrollments", func(b *pgx.Batch) {
+		b.Queue(`
 			WITH gone AS (
 				DELETE FROM enrollment
 				WHERE (point, transaction_id, spki_hash) IN (
 					SELECT point, transaction_id, spki_hash FROM enrollment WHERE expires_at < $1 AND state <> $3 AND (state <> $4 OR expires_at < $5)
 					ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)
-					AND NOT EXISTS (SELECT 1 FROM head WHERE strand = 0 AND closed_at IS NOT NULL)
 				RETURNING id
 			), secrets AS (
 				DELETE FROM sealed_secret WHERE name IN (SELECT 'enrollment/' || id FROM gone WHERE id <> '')
 			)
-			SELECT count(*) FROM gone`, cut(before), limit, int16(pki.EnrollmentPending), int16(pki.EnrollmentExpired), cut(before.Add(-store.KeepExpired))).Scan(&n)
+			SELECT count(*) FROM gone`, cut(before), max(limit, 0), int16(pki.EnrollmentPending), int16(pki.EnrollmentExpired), cut(before.Add(-store.KeepExpired)),
+		).QueryRow(func(row pgx.Row) error { return row.Scan(&n) })
 	})
-	return n, err
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
 }
 
 // AllRACertificates implements store.RACertificates.

@@ -44,7 +44,7 @@ var rights = []struct{ table, privileges string }{
 	{"enrollment", "SELECT, INSERT, UPDATE, DELETE"},
 	{"notification", "SELECT, INSERT, UPDATE, DELETE"},
 	{"device", "SELECT, INSERT, UPDATE"},
-	{"refusal", "SELECT, INSERT, UPDATE"},
+	{"refusal", "SELECT, INSERT, UPDATE, DELETE"},
 	{"crl_part", "SELECT, INSERT, DELETE"},
 	{"lease", "SELECT, INSERT, UPDATE"},
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/certwright/certwright/pkg/fault"
@@ -141,29 +142,20 @@ func (s *Store) Idempotency(ctx context.Context, id [32]byte, at time.Time) (sto
 	})
 }
 
-// PruneIdempotency implements store.Idempotencies. Several replicas may do it at once: each takes rows of its own. The
-// head is held last, as in every transaction, and here only so that a store which is being fenced is left alone.
-func (s *Store) PruneIdempotency(ctx context.Context, at time.Time, limit int) (int, error) {
-	return readOn(ctx, s, s.writers, "forgetting old requests", func(conn *pgxpool.Conn) (int, error) {
-		tx, err := conn.Begin(ctx)
-		if err != nil {
-			return 0, err
-		}
-		defer tx.Rollback(context.WithoutCancel(ctx))
-		tag, err := tx.Exec(ctx, `
+// PruneIdempotency implements store.Idempotencies. Several replicas may do it at once: each takes rows of its own.
+func (s *Store) PruneIdempotency(ctx context.Context, at time.Time, limit int) (n int, err error) {
+	err = s.note(ctx, "forgetting old requests", func(b *pgx.Batch) {
+		b.Queue(`
 			DELETE FROM idempotency
 			WHERE id IN (
-				SELECT id FROM idempotency WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)`, cut(at), max(limit, 0))
-		if err != nil {
-			return 0, err
-		}
-		var closed bool
-		if err := tx.QueryRow(ctx, `SELECT closed_at IS NOT NULL FROM head WHERE strand = 0 FOR SHARE`).Scan(&closed); err != nil {
-			return 0, err
-		}
-		if closed {
-			return 0, fault.Wrap(fault.Unavailable, store.ErrNotInUse, "the store is fenced: nothing is written to it any more").WithRetryAfter(retryAfter)
-		}
-		return int(tag.RowsAffected()), tx.Commit(ctx)
+				SELECT id FROM idempotency WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)`, cut(at), max(limit, 0),
+		).Exec(func(tag pgconn.CommandTag) error {
+			n = int(tag.RowsAffected())
+			return nil
+		})
 	})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
 }

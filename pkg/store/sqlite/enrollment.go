@@ -468,7 +468,7 @@ func (t *tx) putEnrollment(c *store.EnrollmentChange) error {
 func (s *Store) PruneEnrollments(ctx context.Context, before time.Time, limit int) (n int, err error) {
 	err = s.write(ctx, &op{quiet: true, apply: func(t *tx) error {
 		if t.head.Closed {
-			return nil
+			return errNotInUse()
 		}
 		var rows []int64
 		var ids []string

@@ -337,6 +337,45 @@ func testFence(t *testing.T, h Harness) {
 }
 
 // What was confirmed before the fence is there, what was not is not, and nothing comes after it.
+// testFenceStopsNotes: what is no change in the sense of the contract is not written to a fenced store either, and nothing
+// is taken away: the copy would lack it, or have too much.
+func testFenceStopsNotes(t *testing.T, h Harness) {
+	e, ctx := open(t, h), t.Context()
+	d := device()
+	e.create(d)
+	old := enrollment(func(r *pki.Enrollment) { r.State, r.ExpiresAt = pki.EnrollmentDenied, base })
+	if err := e.PutEnrollment(ctx, store.EnrollmentChange{Enrollment: old, Request: []byte("x"), Record: record("enrollment.deny", base)}); err != nil {
+		t.Fatalf("PutEnrollment: %v", err)
+	}
+	count := []store.Refusal{refused(1, "one", "enroll", "x", 1)}
+	if err := e.NoteContacts(ctx, nil, count); err != nil {
+		t.Fatalf("NoteContacts: %v", err)
+	}
+	id, r := fence(1)
+	if err := movable(t, e.Store).Fence(ctx, id, "there", base, r); err != nil {
+		t.Fatalf("Fence: %v", err)
+	}
+	later := base.AddDate(10, 0, 0)
+	for what, err := range map[string]error{
+		"PruneEnrollments": second(e.PruneEnrollments(ctx, later, 10)),
+		"PruneIdempotency": second(e.PruneIdempotency(ctx, later, 10)),
+		"PruneRefusals":    second(e.PruneRefusals(ctx, 20_000, 10)),
+		"NoteContacts":     e.NoteContacts(ctx, []store.Contact{{Device: d.ID, At: later}}, count),
+		"DeviceRevoked":    e.DeviceRevoked(ctx, d.ID, later),
+	} {
+		wantFault(t, what+" of a fenced store", err, fault.Unavailable, store.ErrNotInUse)
+	}
+	e.wantEnrollment("what had ended before the fence", old)
+	equal(t, "the device", e.device(d.ID), d)
+	got, err := e.Refusals(ctx, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "the counts", got, count)
+}
+
+func second[T any](_ T, err error) error { return err }
+
 func testFenceWhileWriting(t *testing.T, h Harness) {
 	e := open(t, h)
 	stores := []store.Store{e.Store}

@@ -627,6 +627,35 @@ func testDeviceContacts(t *testing.T, h Harness) {
 	equal(t, "Head after contacts", e.head(), before)
 }
 
+func testRefusalsPruned(t *testing.T, h Harness) {
+	e, ctx := open(t, h), t.Context()
+	all := []store.Refusal{
+		refused(19_000, "one", "enroll", "challenge", 2), refused(19_000, "one", "renew", "names", 1), refused(19_001, "one", "enroll", "challenge", 3),
+		refused(19_002, "one", "enroll", "challenge", 4), refused(20_000, "one", "get", "ö", 5),
+	}
+	if err := e.NoteContacts(ctx, nil, all); err != nil {
+		t.Fatal(err)
+	}
+	before := e.head()
+	for _, step := range []struct{ before, limit, want, left int }{
+		{19_000, 10, 0, 5},
+		{19_002, 2, 2, 3}, // the oldest day's
+		{19_002, 2, 1, 2},
+		{19_002, 2, 0, 2},
+		{19_003, 10, 1, 1},
+	} {
+		if n, err := e.PruneRefusals(ctx, step.before, step.limit); err != nil || n != step.want {
+			t.Errorf("PruneRefusals(%d, %d) = %d, %v; want %d", step.before, step.limit, n, err, step.want)
+		}
+		got, err := e.Refusals(ctx, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "what is left", got, all[len(all)-step.left:])
+	}
+	equal(t, "Head after forgetting", e.head(), before)
+}
+
 func testFleet(t *testing.T, h Harness) {
 	e, ctx := open(t, h), t.Context()
 	now := base
@@ -698,6 +727,7 @@ func (e *env) deviceVerbs() []verb {
 		}},
 		{"Fleet", func(ctx context.Context) error { _, err := e.Fleet(ctx, base); return err }},
 		{"Refusals", func(ctx context.Context) error { _, err := e.Refusals(ctx, 0); return err }},
+		{"PruneRefusals", func(ctx context.Context) error { _, err := e.PruneRefusals(ctx, 1, 10); return err }},
 	}
 }
 

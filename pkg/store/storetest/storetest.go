@@ -109,6 +109,7 @@ func Run(t *testing.T, h Harness) {
 		{"DeviceBlockRace", testDeviceBlockRace},
 		{"DeviceSuperseded", testDeviceSuperseded},
 		{"DeviceContacts", testDeviceContacts},
+		{"RefusalsPruned", testRefusalsPruned},
 		{"Fleet", testFleet},
 		{"Requests", testRequests},
 		{"DeviceNewest", testDeviceNewest},
@@ -126,6 +127,7 @@ func Run(t *testing.T, h Harness) {
 		{"CopyAgain", copies(testCopyAgain)},
 		{"Fence", copies(testFence)},
 		{"FenceWhileWriting", copies(testFenceWhileWriting)},
+		{"FenceStopsNotes", copies(testFenceStopsNotes)},
 		{"ImportRefused", copies(testImportRefused)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
