@@ -67,11 +67,14 @@ func TestPKIMessageDemands(t *testing.T) {
 		}
 	}
 	// A key of 16,384 bits, which nobody wants to verify with.
-	huge := raw.Sequence(raw.Sequence(raw.OID(raw.RSAEncryption), raw.Null()),
-		raw.Bits(raw.Sequence(raw.BigInt(new(big.Int).SetBytes(raw.Join([]byte{0xff}, raw.Random(2046), []byte{1}))), raw.Int(65537))))
 	sha256RSA := raw.Sequence(raw.OID(raw.RSAWith[crypto.SHA256]), raw.Null())
-	hugeCertificate := raw.Sequence(raw.Sequence(raw.Context(0, raw.Int(2)), raw.Int(9), sha256RSA, raw.Name("x"),
-		raw.Sequence(raw.TLV(0x17, []byte("250101000000Z")), raw.TLV(0x17, []byte("350101000000Z"))), raw.Name("x"), huge), sha256RSA, raw.Bits(raw.Random(2048)))
+	ofSize := func(octets int) []byte {
+		spki := raw.Sequence(raw.Sequence(raw.OID(raw.RSAEncryption), raw.Null()),
+			raw.Bits(raw.Sequence(raw.BigInt(new(big.Int).SetBytes(raw.Join([]byte{0xff}, raw.Random(octets-2), []byte{1}))), raw.Int(65537))))
+		return raw.Sequence(raw.Sequence(raw.Context(0, raw.Int(2)), raw.Int(9), sha256RSA, raw.Name("x"),
+			raw.Sequence(raw.TLV(0x17, []byte("250101000000Z")), raw.TLV(0x17, []byte("350101000000Z"))), raw.Name("x"), spki), sha256RSA, raw.Bits(raw.Random(octets)))
+	}
+	hugeCertificate, tinyCertificate := ofSize(2048), ofSize(64)
 
 	tests := []struct {
 		name string // section of RFC 8894, unless it says otherwise
@@ -176,6 +179,9 @@ func TestPKIMessageDemands(t *testing.T) {
 		{"unsigned attributes", func(m *raw.Message) { m.UnsignedAttrs = raw.Context(1, raw.Attribute("1.2.3", raw.Int(1))) }, nil},
 		{"26 more attributes", extra(26), nil},
 		{"28 more attributes", extra(28), cms.ErrMalformed},
+		{"an RSA key of 512 bits", func(m *raw.Message) {
+			m.SID, m.Certificates = raw.Sequence(raw.Name("x"), raw.Int(9)), [][]byte{tinyCertificate}
+		}, cms.ErrAlgorithm},
 		{"an RSA key of 16,384 bits", func(m *raw.Message) {
 			m.SID, m.Certificates = raw.Sequence(raw.Name("x"), raw.Int(9)), [][]byte{hugeCertificate}
 		}, cms.ErrAlgorithm},

@@ -12,6 +12,10 @@ import (
 	"github.com/certwright/certwright/pkg/keys"
 )
 
+// minRSABits is the size of the smallest key that signs a message, or that one is encrypted to. Which keys get
+// certificates is not decided here.
+const minRSABits = 1024
+
 // Encryption is how to encrypt a message: for an answer, the request's own (see [EnvelopedData]).
 type Encryption struct {
 	// Cipher encrypts the content; the zero value is AES-128-CBC.
@@ -23,6 +27,9 @@ type Encryption struct {
 // Encrypt returns a ContentInfo with EnvelopedData in DER for one recipient, named by issuer and serial number (RFC
 // 5652, Section 6.2.1). Its key is RSA, of at least 1024 bits and at most 8192; any other is an error that wraps
 // ErrAlgorithm. Legacy ciphers are written too: who allows them decides that.
+//
+// RSAES-OAEP leaves room for a key that is shorter than the modulus by two digests. Where the one asked for leaves too
+// little (SHA-512 and 1024 bits) the longest is taken that leaves enough: who knows one knows the others.
 func Encrypt(content []byte, to *x509.Certificate, o Encryption) ([]byte, error) {
 	if to == nil {
 		return nil, errors.New("cms: no certificate to encrypt to")
@@ -37,7 +44,7 @@ func Encrypt(content []byte, to *x509.Certificate, o Encryption) ([]byte, error)
 	if !ok {
 		return nil, unsupported("the recipient's key cannot encrypt")
 	}
-	if bits := public.N.BitLen(); bits < 1024 || bits > keys.MaxRSABits {
+	if bits := public.N.BitLen(); bits < minRSABits || bits > keys.MaxRSABits {
 		return nil, unsupported("the recipient's RSA key has %d bits", bits)
 	}
 	sid, err := encodeIssuerAndSerial(to.Raw)
@@ -45,12 +52,27 @@ func Encrypt(content []byte, to *x509.Certificate, o Encryption) ([]byte, error)
 		return nil, err
 	}
 	key := newKey(o.Cipher)
-	encrypted, algorithm, err := o.KeyTransport.encrypt(public, key)
+	encrypted, algorithm, err := o.KeyTransport.fitting(public, len(key)).encrypt(public, key)
 	if err != nil {
 		return nil, err
 	}
 	info := sequence(integer(0), sid, algorithm, octetString(encrypted))
 	return encodeEnveloped(0, info, o.Cipher, key, content)
+}
+
+// fitting returns k, or with OAEP the nearest to it with which public can encrypt a key of so many octets (RFC 8017,
+// Section 7.1.1). SHA-256 fits always.
+func (k KeyTransport) fitting(public *rsa.PublicKey, keyLen int) KeyTransport {
+	for _, shorter := range []crypto.Hash{crypto.SHA384, crypto.SHA256} {
+		if k.OAEPHash == 0 || keyLen <= public.Size()-2*k.OAEPHash.Size()-2 {
+			break
+		}
+		if k.MGFHash == k.OAEPHash {
+			k.MGFHash = shorter
+		}
+		k.OAEPHash = shorter
+	}
+	return k
 }
 
 // encrypt returns the encrypted key and the AlgorithmIdentifier that goes with it.

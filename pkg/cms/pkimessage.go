@@ -26,6 +26,9 @@ var (
 // NonceBytes is the length of senderNonce and recipientNonce (RFC 8894, Section 3.2.1.5).
 const NonceBytes = 16
 
+// maxNonceBytes bounds a nonce of a wrong length that an answer repeats.
+const maxNonceBytes = 64
+
 // maxTransactionIDBytes is far beyond what clients send: hashes in hexadecimal or base64.
 const maxTransactionIDBytes = 255
 
@@ -114,7 +117,8 @@ type PKIMessage struct {
 	TransactionID string
 	// MessageType is whatever number was sent, and 0 if it is absent or no number.
 	MessageType MessageType
-	// SenderNonce has 16 octets, or is nil if it is absent or wrong.
+	// SenderNonce is what was sent, for an answer to repeat: 16 octets, else [PKIMessage.Verify] fails. It is nil if it is
+	// absent, or nothing that can be repeated.
 	SenderNonce []byte
 	// RecipientNonce has 16 octets, or is nil if it is absent or wrong.
 	RecipientNonce []byte
@@ -126,27 +130,23 @@ type PKIMessage struct {
 	FailInfo     FailInfo
 	FailInfoText string
 
-	signer  *x509.Certificate
-	problem error // the first thing that is wrong with the attributes
+	signer   *x509.Certificate // nil if unsigned is not
+	unsigned error             // why there is no signature that could be verified
+	problem  error             // the first thing that is wrong with the attributes
 }
 
 // ParsePKIMessage reads a pkiMessage. An error, a fault that wraps ErrMalformed, says that there is nothing that could
-// be answered: no SignedData of type id-data with one signer, its certificate and a transactionID. Whatever else is
-// wrong with the attributes, [PKIMessage.Verify] tells.
+// be answered: no SignedData, or no signerInfo with a transactionID. Whatever else is wrong [PKIMessage.Verify] tells.
 func ParsePKIMessage(b []byte, l Limits) (*PKIMessage, error) {
 	sd, err := ParseSignedData(b, l)
 	if err != nil {
 		return nil, err
 	}
-	if !sd.IsData() { // RFC 8894, Section 3.1
-		return nil, malformed("the content type of the pkiMessage is %v, want %v", sd.contentType, oidData)
+	if len(sd.Signers) == 0 {
+		return nil, malformed("the message has no signerInfo")
 	}
-	si, signer, err := sd.Signer()
-	if err != nil {
-		return nil, err
-	}
-	m := &PKIMessage{Signed: sd, signer: signer}
-	a := si.Attributes
+	m := &PKIMessage{Signed: sd}
+	a := sd.Signers[0].Attributes
 	if m.TransactionID, err = a.PrintableString(OIDTransactionID); err != nil {
 		return nil, malformed("the transactionID is absent or no PrintableString")
 	}
@@ -154,6 +154,10 @@ func ParsePKIMessage(b []byte, l Limits) (*PKIMessage, error) {
 		return nil, malformed("the transactionID has %d characters, want 1 to %d", n, maxTransactionIDBytes)
 	}
 	m.readAttributes(a)
+	// RFC 8894, Section 3.1: one signer, whose certificate comes along, and content of type id-data.
+	if _, m.signer, m.unsigned = sd.Signer(); m.unsigned == nil && !sd.IsData() {
+		m.unsigned = malformed("the content type of the pkiMessage is %v, want %v", sd.contentType, oidData)
+	}
 	return m, nil
 }
 
@@ -184,6 +188,8 @@ func (m *PKIMessage) readAttributes(a Attributes) {
 		}
 		if err != nil || len(b) != NonceBytes {
 			note(malformed("%s is absent or not %d octets", name, NonceBytes))
+		}
+		if len(b) == 0 || len(b) > maxNonceBytes {
 			return nil
 		}
 		return b
@@ -219,6 +225,9 @@ func (m *PKIMessage) readAttributes(a Attributes) {
 // and of the right form. It returns the signer's certificate, which nobody has judged. Errors are faults that wrap
 // ErrMalformed, ErrAlgorithm or ErrSignature.
 func (m *PKIMessage) Verify(o VerifyOptions) (*x509.Certificate, error) {
+	if m.unsigned != nil {
+		return nil, m.unsigned
+	}
 	if err := m.Signed.Signers[0].verify(m.signer, m.Signed, o); err != nil {
 		return nil, err
 	}
@@ -228,17 +237,23 @@ func (m *PKIMessage) Verify(o VerifyOptions) (*x509.Certificate, error) {
 	return m.signer, nil
 }
 
-// SignerCertificate returns the certificate that came with the signature. Nobody has verified either.
+// SignerCertificate returns the certificate that came with the signature. Nobody has verified either. It is nil if
+// [PKIMessage.Verify] fails for lack of one.
 func (m *PKIMessage) SignerCertificate() *x509.Certificate { return m.signer }
 
 // Digest returns the digest of the signature, for an answer in kind; 0 for an unknown one.
 func (m *PKIMessage) Digest() crypto.Hash { return m.Signed.Signers[0].Digest() }
 
 // IsSelfSigned tells whether a certificate names itself as its issuer and is signed by its own key: what a client
-// makes to sign its first request with (RFC 8894, Section 2.3).
+// makes to sign its first request with (RFC 8894, Section 2.3). A signature that cannot be checked is not looked at: old
+// devices make it with MD5, and it would prove no more than the message's does, which is by the same key.
 func IsSelfSigned(c *x509.Certificate) bool {
-	return bytes.Equal(c.RawSubject, c.RawIssuer) &&
-		c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
+	if !bytes.Equal(c.RawSubject, c.RawIssuer) {
+		return false
+	}
+	err := c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature)
+	_, insecure := errors.AsType[x509.InsecureAlgorithmError](err)
+	return err == nil || insecure || errors.Is(err, x509.ErrUnsupportedAlgorithm)
 }
 
 // PKIMessageConfig is a pkiMessage to sign.
@@ -249,7 +264,7 @@ type PKIMessageConfig struct {
 	MessageType MessageType
 	// SenderNonce has 16 octets; nil draws them.
 	SenderNonce []byte
-	// RecipientNonce is the senderNonce of the request. Required in a CertRep, forbidden elsewhere.
+	// RecipientNonce is the senderNonce of the request, whatever its length. Required in a CertRep, forbidden elsewhere.
 	RecipientNonce []byte
 	// SigningTime is sent if it is not zero.
 	SigningTime time.Time
@@ -281,7 +296,7 @@ func (s *Signer) SignPKIMessage(c PKIMessageConfig) ([]byte, error) {
 		_, _ = rand.Read(nonce)
 	}
 	isCertRep := c.MessageType == CertRep
-	if len(nonce) != NonceBytes || isCertRep && len(c.RecipientNonce) != NonceBytes || !isCertRep && c.RecipientNonce != nil {
+	if len(nonce) != NonceBytes || isCertRep && (len(c.RecipientNonce) == 0 || len(c.RecipientNonce) > maxNonceBytes) || !isCertRep && c.RecipientNonce != nil {
 		return nil, fmt.Errorf("cms: the nonces of a %v are not as they must be", c.MessageType)
 	}
 	if hasEnvelope := len(c.Envelope) > 0; isCertRep && hasEnvelope != (c.PKIStatus == Success) {

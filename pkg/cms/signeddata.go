@@ -123,7 +123,11 @@ func contentInfo(b []byte, l Limits, want oid) (cryptobyte.String, error) {
 	if !s.ReadASN1(&info, cbasn1.SEQUENCE) || !info.ReadASN1(&id, cbasn1.OBJECT_IDENTIFIER) {
 		return nil, malformed("the message is not a ContentInfo")
 	}
-	if oid(id) != want {
+	switch oid(id) {
+	case want:
+	case oidAuthEnvelopedData: // RFC 8894, Section 3.2.2, has EnvelopedData
+		return nil, unsupported("AuthEnvelopedData is not supported")
+	default:
 		return nil, malformed("the message has content type %v, want %v", oid(id), want)
 	}
 	if !info.ReadASN1(&explicit, tag0Constructed) || !info.Empty() ||
@@ -237,7 +241,7 @@ func implicitOctets(s *cryptobyte.String, n uint8) ([]byte, bool) {
 // names tells whether the identifier is the one of a certificate.
 func (id identifier) names(c *x509.Certificate) bool {
 	if id.keyID == nil {
-		return bytes.Equal(id.issuer, c.RawIssuer) && bytes.Equal(id.serial, serialOctets(c.Raw))
+		return bytes.Equal(id.serial, serialOctets(c.Raw)) && EqualNames(id.issuer, c.RawIssuer)
 	}
 	if len(c.SubjectKeyId) > 0 {
 		return bytes.Equal(id.keyID, c.SubjectKeyId)
@@ -286,7 +290,7 @@ func (sd *SignedData) Signer() (*SignerInfo, *x509.Certificate, error) {
 	for _, raw := range sd.Certificates {
 		if si.sid.keyID == nil {
 			issuer, serial, ok := issuerAndSerial(raw)
-			if !ok || !bytes.Equal(issuer, si.sid.issuer) || !bytes.Equal(serial, si.sid.serial) {
+			if !ok || !bytes.Equal(serial, si.sid.serial) || !EqualNames(issuer, si.sid.issuer) {
 				continue
 			}
 			c, err := parseCertificate(raw)
@@ -364,8 +368,8 @@ func (s *SignerInfo) verifySignature(public crypto.PublicKey, hash crypto.Hash, 
 	switch key := public.(type) {
 	case *rsa.PublicKey:
 		// The key is the client's choice, and so is what its modulus and exponent cost.
-		if key.N.BitLen() > keys.MaxRSABits {
-			return unsupported("the signer's RSA key has more than %d bits", keys.MaxRSABits)
+		if bits := key.N.BitLen(); bits < minRSABits || bits > keys.MaxRSABits {
+			return unsupported("the signer's RSA key has %d bits, want %d to %d", bits, minRSABits, keys.MaxRSABits)
 		}
 		if s.signature.id == oidPSS {
 			options, ok := parsePSS(s.signature.params)

@@ -217,13 +217,19 @@ func ReadCertRep(b []byte, signers ...*x509.Certificate) (*CertRep, error) {
 // Opened is a decrypted EnvelopedData.
 type Opened struct {
 	Plaintext      []byte
-	Cipher         string  // OID
-	KeyAlgorithm   Element // OID
+	Cipher         string      // OID
+	KeyAlgorithm   Element     // OID
+	OAEP           crypto.Hash // of RSAES-OAEP
 	RecipientInfos int
 }
 
 // Open decrypts an EnvelopedData whose only recipient is c.
 func Open(b []byte, c *x509.Certificate, key *rsa.PrivateKey) (*Opened, error) {
+	return OpenFor(b, IssuerAndSerial(c), key)
+}
+
+// OpenFor is Open for a recipient by its RecipientIdentifier.
+func OpenFor(b, id []byte, key *rsa.PrivateKey) (*Opened, error) {
 	body, err := open(b, EnvelopedData)
 	if err != nil {
 		return nil, err
@@ -240,7 +246,7 @@ func Open(b []byte, c *x509.Certificate, key *rsa.PrivateKey) (*Opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(info[1].Full, IssuerAndSerial(c)) {
+	if !bytes.Equal(info[1].Full, id) {
 		return nil, fmt.Errorf("scepraw: encrypted to somebody else: %x", info[1].Full)
 	}
 	algorithm, err := All(info[2].Body)
@@ -269,6 +275,7 @@ func Open(b []byte, c *x509.Certificate, key *rsa.PrivateKey) (*Opened, error) {
 				}
 			}
 		}
+		o.OAEP = options.Hash
 		session, err = key.Decrypt(nil, info[3].Body, options)
 	default:
 		return nil, fmt.Errorf("scepraw: key transport %x", algorithm[0].Body)
@@ -280,7 +287,7 @@ func Open(b []byte, c *x509.Certificate, key *rsa.PrivateKey) (*Opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	opened.KeyAlgorithm, opened.RecipientInfos = o.KeyAlgorithm, len(infos)
+	opened.KeyAlgorithm, opened.OAEP, opened.RecipientInfos = o.KeyAlgorithm, o.OAEP, len(infos)
 	return opened, nil
 }
 
