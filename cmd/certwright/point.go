@@ -323,7 +323,6 @@ and --subject allow: prefer one-time challenges.
 Legacy switches let in what is refused otherwise, for old devices, until the end of a day:
   des           messages encrypted with single DES, against RFC 8894
   md5           messages signed with MD5, against RFC 8894
-  sha1CSR       requests whose own signature is made with SHA-1
   sha1Renewal   renewals that only a signature with SHA-1 authorises
   issuerKey     the issuer's own RSA key decrypts and signs messages, for clients that know no RA
   sharedKeys    several devices have certificates for one key`,

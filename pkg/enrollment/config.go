@@ -159,8 +159,6 @@ const (
 	LegacyDES Switch = "des"
 	// LegacyMD5 accepts messages that are signed with MD5, against RFC 8894, Section 2.9.
 	LegacyMD5 Switch = "md5"
-	// LegacySHA1CSR accepts requests whose own signature is made with SHA-1.
-	LegacySHA1CSR Switch = "sha1CSR"
 	// LegacySHA1Renewal accepts renewals that are authorised by a signature made with SHA-1 alone (RFC 8894, Section 7.9).
 	LegacySHA1Renewal Switch = "sha1Renewal"
 	// LegacyIssuerKey lets the issuer's own RSA key decrypt and sign messages, for clients that know no RA.
@@ -171,7 +169,7 @@ const (
 
 // Switches returns every switch.
 func Switches() []Switch {
-	return []Switch{LegacyDES, LegacyMD5, LegacySHA1CSR, LegacySHA1Renewal, LegacyIssuerKey, LegacySharedKeys}
+	return []Switch{LegacyDES, LegacyMD5, LegacySHA1Renewal, LegacyIssuerKey, LegacySharedKeys}
 }
 
 // Date is a day in UTC, as in 2027-03-31. The time is not embedded: its MarshalJSON and UnmarshalJSON would go before the

@@ -1,10 +1,8 @@
 package scep
 
 import (
-	"bytes"
 	"errors"
 	"net/netip"
-	"strings"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -79,7 +77,7 @@ func (t *transaction) keptChallenge(e pki.Enrollment) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return strings.TrimSpace(request.ChallengePassword.Reveal()), nil
+	return request.ChallengePassword.Reveal(), nil // octet for octet: the device has no other
 }
 
 // issuerAndSerial reads the messageData of GetCert and GetCRL (RFC 8894, Sections 3.3.4 and 3.3.5).
@@ -102,7 +100,17 @@ func issuerAndSerial(messageData []byte, failure error) (name []byte, serial pki
 // keyNamed returns the key of the point's issuer that a name is of: the CA's name, as behind an RA too.
 func (t *transaction) keyNamed(name []byte) *issuer.Key {
 	for _, k := range t.issuer.Keys {
-		if bytes.Equal(k.Certificate.RawSubject, name) {
+		if cms.EqualNames(k.Certificate.RawSubject, name) {
+			return k
+		}
+	}
+	return nil
+}
+
+// keyAbove is keyNamed for the CAs above the point's issuer: whose CRLs tell of it.
+func (t *transaction) keyAbove(name []byte) *issuer.Key {
+	for k := t.issuer.Current; k.Parent != nil && k.Parent != k; {
+		if k = k.Parent; cms.EqualNames(k.Certificate.RawSubject, name) {
 			return k
 		}
 	}
@@ -135,17 +143,20 @@ func (t *transaction) getCert(messageData []byte, failure error) ([]byte, error)
 	return cms.CertificatesOnly(c.DER), nil
 }
 
-// getCRL answers GetCRL (RFC 8894, Section 4.6): the newest one of the CA that issued the certificate. It is public.
+// getCRL answers GetCRL (RFC 8894, Section 4.6): the newest one of the CA that issued the certificate, which may be the
+// issuer's own. It is public.
 func (t *transaction) getCRL(messageData []byte, failure error) ([]byte, error) {
 	name, _, err := issuerAndSerial(messageData, failure)
 	if err != nil {
 		return nil, err
 	}
 	key := t.keyNamed(name)
-	if key == nil {
-		return nil, absent(nil, "this enrollment point has no CRL of this issuer")
-	}
-	if key.KeyID != t.issuer.Current.KeyID && bytes.Equal(name, t.issuer.Current.Certificate.RawSubject) {
+	switch {
+	case key == nil:
+		if key = t.keyAbove(name); key == nil {
+			return nil, absent(nil, "this enrollment point has no CRL of this issuer")
+		}
+	case cms.EqualNames(name, t.issuer.Current.Certificate.RawSubject):
 		key = t.issuer.Current
 	}
 	published, ok := t.h.cfg.CRLs.Latest(key.KeyID)

@@ -120,14 +120,34 @@ func New(cfg Config) (*Handler, error) {
 // have built in for the default one (RFC 8894, Section 4.1). The listener must not ask for client certificates: macOS and
 // Windows break.
 func (h *Handler) Routes(r chi.Router) {
-	for _, prefix := range []string{"/scep/{point}", "/scep", ""} {
-		for _, path := range []string{prefix, prefix + "/", prefix + "/pkiclient.exe", prefix + "/cgi-bin/pkiclient.exe"} {
-			if path == "" || path == "/" {
-				continue // the start page
-			}
-			r.HandleFunc(path, h.serve)
+	r.HandleFunc("/scep", h.serve)
+	r.HandleFunc("/scep/*", h.serve)
+	for _, path := range []string{"/pkiclient.exe", "/cgi-bin/pkiclient.exe", "/certsrv/mscep/mscep.dll", "/certsrv/mscep/mscep.dll/pkiclient.exe"} {
+		r.HandleFunc(path, h.serve)
+		r.HandleFunc(path+"/", h.serve)
+	}
+}
+
+// pointOf returns the name of the enrollment point that a path is of. Clients put slashes and a program's name behind the
+// address that they were given.
+func pointOf(path string) (name string, ok bool) {
+	rest, ok := strings.CutPrefix(path, "/scep")
+	if !ok {
+		return enrollment.DefaultPoint, true
+	}
+	parts := strings.FieldsFunc(rest, func(r rune) bool { return r == '/' })
+	if n := len(parts); n > 0 && strings.EqualFold(parts[n-1], "pkiclient.exe") {
+		if parts = parts[:n-1]; n > 1 && parts[n-2] == "cgi-bin" {
+			parts = parts[:n-2]
 		}
 	}
+	switch len(parts) {
+	case 0:
+		return enrollment.DefaultPoint, true
+	case 1:
+		return parts[0], true
+	}
+	return "", false
 }
 
 // serve answers a request of any operation.
@@ -142,12 +162,9 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "SCEP takes GET and POST", http.StatusMethodNotAllowed)
 		return
 	}
-	name := chi.URLParam(r, "point")
-	if name == "" {
-		name = enrollment.DefaultPoint
-	}
+	name, ok := pointOf(r.URL.Path)
 	point, err := h.cfg.Points.Point(name)
-	if err != nil || point.Config().Disabled {
+	if !ok || err != nil || point.Config().Disabled {
 		http.Error(w, "there is no enrollment point of this name", http.StatusNotFound)
 		return
 	}
@@ -185,8 +202,12 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) {
 // write sends an answer. The client may be gone; there is nobody else to tell.
 func write(w http.ResponseWriter, b []byte) { _, _ = w.Write(b) }
 
+// operations has the names of RFC 8894, Section 4, by what they are in lower case.
+var operations = map[string]string{"getcacaps": "GetCACaps", "getcacert": "GetCACert", "getnextcacert": "GetNextCACert", "pkioperation": "PKIOperation"}
+
 // query reads the two parameters of a request. It is no form: a plus sign is one, since clients do not escape those of
-// base64 (smallstep/certificates#916), and what is not escaped right stays as it is.
+// base64 (smallstep/certificates#916), and what is not escaped right stays as it is. The letter case of names does not
+// count.
 func query(raw string) (operation, message string) {
 	for part := range strings.SplitSeq(raw, "&") {
 		name, value, _ := strings.Cut(part, "=")
@@ -194,11 +215,14 @@ func query(raw string) (operation, message string) {
 			value = v
 		}
 		switch {
-		case name == "operation" && operation == "":
-			operation = value
-		case name == "message" && message == "":
+		case strings.EqualFold(name, "operation") && operation == "":
+			operation = strings.TrimSpace(value)
+		case strings.EqualFold(name, "message") && message == "":
 			message = value
 		}
+	}
+	if known, ok := operations[strings.ToLower(operation)]; ok {
+		operation = known
 	}
 	return operation, message
 }
@@ -336,12 +360,12 @@ func (h *Handler) pkiOperation(ctx context.Context, w http.ResponseWriter, r *ht
 	request, err := cms.ParsePKIMessage(body, cms.Limits{MaxBytes: maxBodyBytes})
 	if err != nil {
 		h.log.DebugContext(ctx, "not a pkiMessage", "point", point.Name(), "source", source, "err", err)
-		refuse(http.StatusBadRequest, "this is not a SCEP message")
+		refuse(http.StatusBadRequest, "this is not a SCEP message: "+fault.Public(err).Detail)
 		return
 	}
 	if request.SenderNonce == nil {
 		// An answer must repeat it (RFC 8894, Section 3.2.1.5).
-		refuse(http.StatusBadRequest, "the SCEP message has no senderNonce of 16 octets")
+		refuse(http.StatusBadRequest, "the SCEP message has no senderNonce of 16 octets, which the answer would have to repeat")
 		return
 	}
 	if wait = max(wait, h.limits.take(point)); wait > 0 {

@@ -219,6 +219,14 @@ func TestRefusals(t *testing.T) {
 		"a wrong messageDigest (3.1)": {func(m *scepraw.Message) {
 			m.Replace = map[string][]byte{scepraw.MessageDigest: scepraw.Attribute(scepraw.MessageDigest, scepraw.Octets(make([]byte, 32)))}
 		}, "1"},
+		"a short nonce (3.2.1.5)":  {func(m *scepraw.Message) { m.SenderNonce = []byte("short") }, "2"},
+		"a nonce of 64 octets":     {func(m *scepraw.Message) { m.SenderNonce = scepraw.Random(64) }, "2"},
+		"no certificate":           {func(m *scepraw.Message) { m.Certificates = [][]byte{} }, "2"},
+		"two signers (3.1)":        {func(m *scepraw.Message) { m.SignerInfos = func(i []byte) [][]byte { return [][]byte{i, i} } }, "2"},
+		"content not of type data": {func(m *scepraw.Message) { m.EContentType = scepraw.EnvelopedData }, "2"},
+		"AuthEnvelopedData (3.2.2)": {func(m *scepraw.Message) {
+			m.Content = scepraw.Envelope{To: d.ra, Plaintext: good, OuterType: "1.2.840.113549.1.9.16.1.23"}.Bytes()
+		}, "0"},
 		"to another RA": {func(m *scepraw.Message) { m.Content = scepraw.Envelope{To: stranger, Plaintext: good}.Bytes() }, "1"},
 		"single DES (2.9)": {func(m *scepraw.Message) {
 			m.Content = scepraw.Envelope{To: d.ra, Plaintext: good, Cipher: scepraw.DES}.Bytes()
@@ -264,13 +272,12 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("%d certificates were issued", n)
 	}
 	for name, edit := range map[string]func(*scepraw.Message){
-		"no transactionID":  func(m *scepraw.Message) { m.Omit = []string{scepraw.TransactionID} },
-		"no senderNonce":    func(m *scepraw.Message) { m.Omit = []string{scepraw.SenderNonce} },
-		"a short nonce":     func(m *scepraw.Message) { m.SenderNonce = []byte("short") },
-		"no certificate":    func(m *scepraw.Message) { m.Certificates = [][]byte{} },
-		"two signers (3.1)": func(m *scepraw.Message) { m.SignerInfos = func(i []byte) [][]byte { return [][]byte{i, i} } },
-		"something behind":  func(m *scepraw.Message) { m.Trailing = []byte{0} },
-		"no signedAttrs":    func(m *scepraw.Message) { m.NoAttributes = true },
+		"no transactionID":     func(m *scepraw.Message) { m.Omit = []string{scepraw.TransactionID} },
+		"no senderNonce":       func(m *scepraw.Message) { m.Omit = []string{scepraw.SenderNonce} },
+		"a nonce of nothing":   func(m *scepraw.Message) { m.SenderNonce = []byte{} },
+		"a nonce of 65 octets": func(m *scepraw.Message) { m.SenderNonce = scepraw.Random(65) },
+		"something behind":     func(m *scepraw.Message) { m.Trailing = []byte{0} },
+		"no signedAttrs":       func(m *scepraw.Message) { m.NoAttributes = true },
 	} {
 		m := d.message("19", envelope)
 		edit(&m)
@@ -287,7 +294,7 @@ func TestLegacy(t *testing.T) {
 	until := enrollment.Date{Time: time.Now().AddDate(0, 0, 10).UTC().Truncate(24 * time.Hour)}
 	r.configure(staticText, func(c *enrollment.Config) {
 		c.Legacy = map[enrollment.Switch]enrollment.Date{
-			enrollment.LegacyDES: until, enrollment.LegacyMD5: until, enrollment.LegacySHA1CSR: until, enrollment.LegacyIssuerKey: until,
+			enrollment.LegacyDES: until, enrollment.LegacyMD5: until, enrollment.LegacyIssuerKey: until,
 		}
 	})
 	d := r.device(deviceKey())
@@ -312,7 +319,7 @@ func TestLegacy(t *testing.T) {
 			counted[c.Outcome] = true
 		}
 	}
-	for _, s := range []enrollment.Switch{enrollment.LegacyDES, enrollment.LegacyMD5, enrollment.LegacySHA1CSR, enrollment.LegacyIssuerKey} {
+	for _, s := range []enrollment.Switch{enrollment.LegacyDES, enrollment.LegacyMD5, enrollment.LegacyIssuerKey} {
 		if !counted[string(s)] {
 			t.Errorf("the use of switch %s was not counted", s)
 		}

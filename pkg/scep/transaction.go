@@ -377,8 +377,10 @@ func (t *transaction) encrypts() bool {
 
 // enroll answers PKCSReq and RenewalReq.
 func (t *transaction) enroll(messageData []byte, failure error) ([]byte, string, error) {
+	// SHA-1 is announced, and devices that know no other sign their requests with it too (strongSwan's --digest sha1). It proves
+	// that they have the key, no more: what authorises a request is judged by its own digest.
 	parser := t.h.cfg.CSRParser
-	parser.AllowSHA1 = t.legacy(enrollment.LegacySHA1CSR)
+	parser.AllowSHA1 = true
 	request, err := parser.Parse(messageData)
 	if failure != nil {
 		err = failure
@@ -392,9 +394,6 @@ func (t *transaction) enroll(messageData []byte, failure error) ([]byte, string,
 		return nil, "", hidden(enrollment.ReasonChallenge, err)
 	}
 	// The request's own signature holds: nobody has changed what was encrypted.
-	if request.SignatureAlgorithm == x509.SHA1WithRSA || request.SignatureAlgorithm == x509.ECDSAWithSHA1 {
-		t.h.legacy(t, enrollment.LegacySHA1CSR)
-	}
 	t.contact.key = request.KeyAlgorithm.String()
 	// Several readings: another replica may have just answered this request, or another one of the device.
 	for try := 1; ; try++ {
