@@ -143,6 +143,9 @@ func (c *connection) origin() (origin, error) {
 	var file clientFile
 	path := filepath.Join(data, clientFileName)
 	switch err := readYAML(path, &file); {
+	case errors.Is(err, fs.ErrNotExist) && c.data != "" && cmp.Or(c.server, c.setting("SERVER")) == "":
+		return own, failure("start one with «certwright serve --data "+quote(c.data)+"», or say where it is with --server",
+			"no server has run with the data folder %s: there is no %s", c.data, clientFileName)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 	case err != nil:
 		return own, fmt.Errorf("%s: %w", path, err)
