@@ -343,9 +343,45 @@ func (p *Publisher) refreshKey(ctx context.Context, key *issuer.Key, numbers map
 			}
 		}
 	}
+	pl := p.plan(key)
 	p.mu.Lock()
-	p.key(key.KeyID).loaded = true
+	defer p.mu.Unlock()
+	k := p.key(key.KeyID)
+	for scope, l := range k.lists {
+		if _, there := numbers[scope]; !there && l.latest != nil && !pl.makes(scope) { // dropped
+			delete(k.lists, scope)
+		}
+	}
+	k.loaded = true
+	return nil
+}
+
+// dropEnded has the store drop lists that are not made any more and have ended, as those of a set of shards whose last
+// certificate has ended: they would be kept, read at each start and served for ever.
+func (p *Publisher) dropEnded(ctx context.Context, key *issuer.Key, pl plan, under *store.Lease) error {
+	at := p.cfg.Clock.Now().Add(-p.cfg.Backdate) // for verifiers whose clock is slow
+	var ended []string
+	p.mu.Lock()
+	k := p.key(key.KeyID)
+	for scope, l := range k.lists {
+		if l.latest != nil && !pl.makes(scope) && !l.latest.NextUpdate.After(at) {
+			ended = append(ended, scope)
+		}
+	}
 	p.mu.Unlock()
+	if len(ended) == 0 {
+		return nil
+	}
+	dropped, err := p.cfg.Store.DropCRLs(ctx, under, key.ID, ended, at)
+	if err != nil || len(dropped) == 0 {
+		return err
+	}
+	p.mu.Lock()
+	for _, scope := range dropped {
+		delete(k.lists, scope)
+	}
+	p.mu.Unlock()
+	p.cfg.Logger.Info("CRLs that have ended and are not made any more were dropped", "issuer", key.Issuer.Name, "key", key.KeyID, "scopes", len(dropped))
 	return nil
 }
 

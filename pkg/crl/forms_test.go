@@ -5,10 +5,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +20,7 @@ import (
 	"github.com/zmap/zlint/v3/lint"
 
 	"github.com/certwright/certwright/pkg/audit"
+	"github.com/certwright/certwright/pkg/clock"
 	"github.com/certwright/certwright/pkg/crl"
 	"github.com/certwright/certwright/pkg/internal/certtest"
 	"github.com/certwright/certwright/pkg/issuer"
@@ -338,6 +342,68 @@ func TestForms(t *testing.T) {
 	check()
 	if all[3].scope[:3] != "s3/" {
 		t.Fatalf("scope %s", all[3].scope)
+	}
+}
+
+// TestEndedListsAreDropped: the lists of a set of shards are made for as long as certificates name it, and then go, from the
+// store, from the replica that makes lists and from the others.
+func TestEndedListsAreDropped(t *testing.T) {
+	f := &forms{env: setup(t), t: t, dir: t.TempDir(), public: "http://one.test", set: pki.ScopeFull}
+	start := time.Now()
+	var ahead atomic.Int64
+	now := func() time.Time { return start.Add(time.Duration(ahead.Load())) }
+	replica := func(name string) *crl.Publisher {
+		return f.publisher(name, func(c *crl.Config) {
+			c.PublicURL, c.Coalesce = f.public, 10*time.Millisecond
+			c.Clock = clock.New(now, func() time.Duration { return now().Sub(start) })
+		})
+	}
+	f.p = replica("a")
+	other := replica("b") // only follows
+	t.Cleanup(run(t, f.p))
+	f.follow(f.p)
+	f.at(pki.ScopeFull)
+	f.settle(`{"crl":{"form":"sharded","shards":3,"delta":{}}}`, "s3")
+	f.settle(`{"crl":{"form":"sharded","shards":2}}`, "s2")
+	until := start.AddDate(2, 0, 0).Add(time.Hour) // of settle's addresses
+	all := []string{"ca", "ca/delta", "full", "full/delta", "s2/0", "s2/1", "s3/0", "s3/0/delta", "s3/1", "s3/1/delta", "s3/2", "s3/2/delta"}
+	for _, step := range []struct {
+		at   time.Time
+		have []string
+	}{
+		{start, all},
+		{start.Add(12 * time.Hour), all},
+		// Delta lists have ended, and nobody makes them any more.
+		{start.AddDate(0, 0, 9), []string{"ca", "full", "s2/0", "s2/1", "s3/0", "s3/1", "s3/2"}},
+		{until.Add(-2 * time.Hour), []string{"ca", "full", "s2/0", "s2/1", "s3/0", "s3/1", "s3/2"}},
+		// The set is not made any more, and its last lists have not ended: those of the day before.
+		{until.AddDate(0, 0, 1), []string{"ca", "full", "s2/0", "s2/1", "s3/0", "s3/1", "s3/2"}},
+		{until.AddDate(0, 0, 8), []string{"ca", "full", "s2/0", "s2/1"}},
+	} {
+		ahead.Store(int64(step.at.Sub(start)))
+		f.wait("the lists of "+step.at.String(), func() error {
+			f.follow(f.p)
+			if at, ok := f.p.Latest(f.Issuing.KeyID); !ok || now().Sub(at.CreatedAt) > time.Minute {
+				return errors.New("no new list")
+			}
+			numbers, err := f.store.CRLNumbers(t.Context())
+			if err != nil {
+				return err
+			}
+			have := slices.Sorted(maps.Keys(numbers[f.Issuing.IssuerKeyID]))
+			if !slices.Equal(have, step.have) {
+				return fmt.Errorf("the store has lists of %q, want %q", have, step.have)
+			}
+			f.follow(other)
+			for _, scope := range all {
+				_, ours := f.p.List(f.Issuing.KeyID, scope)
+				_, theirs := other.List(f.Issuing.KeyID, scope)
+				if want := slices.Contains(have, scope); ours != want || theirs != want {
+					return fmt.Errorf("%s is served: %v by who makes lists, %v by the other; want %v", scope, ours, theirs, want)
+				}
+			}
+			return nil
+		})
 	}
 }
 

@@ -3,6 +3,7 @@ package crl
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/certwright/certwright/pkg/der"
 	"github.com/certwright/certwright/pkg/issuer"
@@ -35,6 +36,12 @@ type planned struct {
 // covers reports whether the scope has a list.
 func (pl plan) covers(scope string) bool {
 	return slices.ContainsFunc(pl.scopes, func(s planned) bool { return s.scope == scope })
+}
+
+// makes reports whether lists of a scope are made, delta lists included.
+func (pl plan) makes(scope string) bool {
+	complete, delta := strings.CutSuffix(scope, deltaSuffix)
+	return (!delta || pl.Delta) && pl.covers(complete)
 }
 
 // plan returns the lists of a key by its issuer's settings, and by the addresses in certificates that have not ended: a

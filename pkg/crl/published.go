@@ -83,9 +83,7 @@ func (p *Publisher) List(keyID, scope string) (*Published, bool) {
 
 // Has reports whether an issuer key has lists of a scope, made or still to be made.
 func (p *Publisher) Has(key *issuer.Key, scope string) bool {
-	pl := p.plan(key)
-	complete, delta := strings.CutSuffix(scope, deltaSuffix)
-	return (!delta || pl.Delta) && pl.covers(complete)
+	return p.plan(key).makes(scope)
 }
 
 // Bundle is the lists of whole chains in one PEM file, which is how nginx, HAProxy and others want them. It never

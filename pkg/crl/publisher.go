@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -508,6 +509,11 @@ func (p *Publisher) make(ctx context.Context, key *issuer.Key, pl plan, under *s
 		}
 		p.cfg.Logger.Log(ctx, level, "CRL published", "issuer", key.Issuer.Name, "key", key.KeyID, "scope", m.Scope, "number", m.Number,
 			"entries", m.Entries, "scheduled", m.Scheduled, "took", took)
+	}
+	if slices.ContainsFunc(made, func(m *Published) bool { return m.Scheduled }) {
+		if err := p.dropEnded(call, key, pl, under); err != nil && ctx.Err() == nil {
+			p.cfg.Logger.Warn("CRLs that have ended cannot be dropped now", "issuer", key.Issuer.Name, "key", key.KeyID, "err", err)
+		}
 	}
 	if dirty {
 		return pause

@@ -90,3 +90,13 @@ func Apart(layout []byte) ([][32]byte, error) {
 	}
 	return hashes, nil
 }
+
+// ShardSets returns for each scope the set whose addresses certificates of it carry, if it is that of a shard, else nothing.
+// Nobody needs a delta list whose complete list he has.
+func ShardSets(scopes []string) []string {
+	sets := make([]string, len(scopes))
+	for i, scope := range scopes {
+		sets[i], _, _ = pki.ParseShardScope(scope)
+	}
+	return sets
+}

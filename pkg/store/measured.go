@@ -183,6 +183,12 @@ func (m *measured) RecordCRL(ctx context.Context, under *Lease, cs ...pki.CRL) (
 	return m.Store.RecordCRL(ctx, under, cs...)
 }
 
+// DropCRLs implements Store.
+func (m *measured) DropCRLs(ctx context.Context, under *Lease, issuerKeyID int64, scopes []string, at time.Time) (_ []string, err error) {
+	defer m.done("DropCRLs", time.Now(), &err)
+	return m.Store.DropCRLs(ctx, under, issuerKeyID, scopes, at)
+}
+
 // CRLNumbers implements Store.
 func (m *measured) CRLNumbers(ctx context.Context) (_ map[int64]map[string]int64, err error) {
 	defer m.done("CRLNumbers", time.Now(), &err)

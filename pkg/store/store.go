@@ -302,6 +302,12 @@ type CRLs interface {
 	LatestScheduledCRL(ctx context.Context, issuerKeyID int64, scope string) (pki.CRL, error)
 	// BaseCRL returns the newest CRL of the scope that is marked as a base, without its parts. NotFound before the first.
 	BaseCRL(ctx context.Context, issuerKeyID int64, scope string) (pki.CRL, error)
+	// DropCRLs removes all lists of those of the scopes that nobody can use any more at the given time, and returns which
+	// scopes that were, in their order. A scope stays whole while one of its lists ends later, or has a number above that
+	// time's Unix seconds: another list could get it again; and the scope of a shard stays while certificates that end later
+	// may carry an address of its set. ErrLeaseLost as from RecordCRL. It is no change in the sense of the contract.
+	// Unavailable with ErrNotInUse when the store is out of use.
+	DropCRLs(ctx context.Context, under *Lease, issuerKeyID int64, scopes []string, at time.Time) ([]string, error)
 }
 
 // Issuers keeps issuers, their keys and certificates, and the wrapped private keys.

@@ -274,6 +274,48 @@ func (s *Store) writeParts(ctx context.Context, p *packedCRL) error {
 	return nil
 }
 
+// sqlDropCRLs removes whole scopes. Who publishes holds the issuer key's row.
+const sqlDropCRLs = `
+	WITH dead AS (
+		SELECT u.scope
+		FROM unnest($2::text[], $3::text[]) AS u (scope, crl_set)
+		WHERE NOT EXISTS (SELECT 1 FROM crl c WHERE c.issuer_key_id = $1 AND c.scope = u.scope AND (c.next_update > $4 OR c.number > $5))
+		  AND NOT EXISTS (SELECT 1 FROM crl_address a WHERE a.issuer_key_id = $1 AND u.crl_set <> '' AND a.crl_set = u.crl_set AND a.until > $4)
+	), lists AS (
+		DELETE FROM crl c USING dead d WHERE c.issuer_key_id = $1 AND c.scope = d.scope
+		RETURNING c.scope
+	), parts AS (
+		DELETE FROM crl_part p USING dead d WHERE p.issuer_key_id = $1 AND p.scope = d.scope
+	)
+	SELECT DISTINCT scope COLLATE "C" FROM lists ORDER BY 1`
+
+// DropCRLs implements store.CRLs.
+func (s *Store) DropCRLs(ctx context.Context, under *store.Lease, issuerKeyID int64, scopes []string, at time.Time) (dropped []string, err error) {
+	texts := make([]string, len(scopes))
+	for i, scope := range scopes {
+		texts[i] = text(scope)
+	}
+	err = s.note(ctx, "dropping CRLs that have ended", func(b *pgx.Batch) {
+		b.Queue(`SELECT 1 FROM issuer_key WHERE id = $1 FOR NO KEY UPDATE`, issuerKeyID)
+		if under != nil {
+			b.Queue(`SELECT 1 FROM lease WHERE name = $1 AND holder = $2 AND token = $3`, under.Name, under.Holder, under.Token).Query(func(rows pgx.Rows) error {
+				if !rows.Next() && rows.Err() == nil {
+					return fault.Wrap(fault.Conflict, store.ErrLeaseLost, "another replica makes the CRLs now")
+				}
+				return rows.Err()
+			})
+		}
+		b.Queue(sqlDropCRLs, issuerKeyID, texts, store.ShardSets(texts), cut(at), at.Unix()).Query(func(rows pgx.Rows) (err error) {
+			dropped, err = pgx.CollectRows(rows, pgx.RowTo[string])
+			return err
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return dropped, nil
+}
+
 const crlColumns = `shard, number, this_update, next_update, scheduled, change, entries, created_at, base`
 
 func crlFields(c *pki.CRL) []any {

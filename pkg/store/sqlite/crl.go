@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/pki"
@@ -132,15 +134,8 @@ func (t *tx) recordCRLs(under *store.Lease, packed []*packedCRL) error {
 	if _, err := t.issuerOf(packed[0].IssuerKeyID); err != nil {
 		return err
 	}
-	if under != nil {
-		err := t.row(`SELECT 1 FROM lease WHERE name = ? AND holder = ? AND token = ?`, []any{under.Name, under.Holder, under.Token},
-			func(func(...any) error) error { return nil })
-		if errors.Is(err, sql.ErrNoRows) {
-			return fault.Wrap(fault.Conflict, store.ErrLeaseLost, "another process makes the CRLs now")
-		}
-		if err != nil {
-			return err
-		}
+	if err := t.underLease(under); err != nil {
+		return err
 	}
 	size := 0
 	for _, p := range packed {
@@ -182,6 +177,62 @@ func (t *tx) recordCRLs(under *store.Lease, packed []*packedCRL) error {
 	}
 	t.crl = true
 	return nil
+}
+
+// DropCRLs removes the lists of scopes that nobody can use any more.
+func (s *Store) DropCRLs(ctx context.Context, under *store.Lease, issuerKeyID int64, scopes []string, at time.Time) (dropped []string, err error) {
+	sets := store.ShardSets(scopes)
+	err = s.write(ctx, &op{quiet: true, apply: func(t *tx) error {
+		if t.head.Closed {
+			return errNotInUse()
+		}
+		if err := t.underLease(under); err != nil {
+			return err
+		}
+		dropped = nil
+		for i, scope := range scopes {
+			var lists, needed int
+			err := t.row(`
+				SELECT count(*), count(CASE WHEN next_update > ?3 OR number > ?4 THEN 1 END) +
+					(SELECT count(*) FROM crl_address WHERE issuer_key_id = ?1 AND ?5 <> '' AND crl_set = ?5 AND until > ?3)
+				FROM crl WHERE issuer_key_id = ?1 AND scope = ?2`, []any{issuerKeyID, scope, micros(at), at.Unix(), sets[i]},
+				func(scan func(...any) error) error { return scan(&lists, &needed) })
+			if err != nil {
+				return err
+			}
+			if needed > 0 {
+				continue
+			}
+			if lists > 0 {
+				dropped = append(dropped, scope)
+			}
+			for _, table := range []string{`DELETE FROM crl`, `DELETE FROM crl_part`} {
+				if err := t.exec(table+` WHERE issuer_key_id = ? AND scope = ?`, issuerKeyID, scope); err != nil {
+					return err
+				}
+			}
+		}
+		slices.Sort(dropped)
+		dropped = slices.Compact(dropped)
+		return nil
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return dropped, nil
+}
+
+// underLease refuses what is done under a lease that another has taken. A nil lease is none.
+func (t *tx) underLease(under *store.Lease) error {
+	if under == nil {
+		return nil
+	}
+	err := t.row(`SELECT 1 FROM lease WHERE name = ? AND holder = ? AND token = ?`, []any{under.Name, under.Holder, under.Token},
+		func(func(...any) error) error { return nil })
+	if errors.Is(err, sql.ErrNoRows) {
+		return fault.Wrap(fault.Conflict, store.ErrLeaseLost, "another process makes the CRLs now")
+	}
+	return err
 }
 
 func (t *tx) recordCRL(p *packedCRL) error {

@@ -359,6 +359,7 @@ func testFenceStopsNotes(t *testing.T, h Harness) {
 	for what, err := range map[string]error{
 		"PruneEnrollments": second(e.PruneEnrollments(ctx, later, 10)),
 		"PruneIdempotency": second(e.PruneIdempotency(ctx, later, 10)),
+		"DropCRLs":         second(e.DropCRLs(ctx, nil, e.issuing.key, []string{"s2/0"}, later)),
 		"PruneRefusals":    second(e.PruneRefusals(ctx, 20_000, 10)),
 		"NoteContacts":     e.NoteContacts(ctx, []store.Contact{{Device: d.ID, At: later}}, count),
 		"DeviceRevoked":    e.DeviceRevoked(ctx, d.ID, later),

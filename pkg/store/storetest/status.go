@@ -644,6 +644,93 @@ func testCRLTogether(t *testing.T, h Harness) {
 	e.verifyChain()
 }
 
+// testCRLsDropped: lists of scopes go with their parts when they have ended, their numbers lie in the past, and no
+// certificate that is still good may name them.
+func testCRLsDropped(t *testing.T, h Harness) {
+	e, ctx := open(t, h), t.Context()
+	const day = 24 * time.Hour
+	start := base.Truncate(time.Second)
+	publish := func(by signer, scope string, number int64, ends time.Time, octets int) {
+		t.Helper()
+		c := pki.CRL{
+			IssuerKeyID: by.key, Scope: scope, Number: number, Change: 1, ThisUpdate: start, NextUpdate: ends, CreatedAt: base,
+			Parts: parts(randomBytes(octets), randomBytes(octets)),
+		}
+		if err := e.RecordCRL(ctx, nil, c); err != nil {
+			t.Fatalf("RecordCRL: %v", err)
+		}
+	}
+	address := func(set string, until time.Time) {
+		t.Helper()
+		a := pki.CRLAddress{IssuerKeyID: e.issuing.key, Set: set, URL: "http://x/" + set + "/" + pki.ShardPlace, RecordedAt: base, Until: until}
+		if err := e.RecordCRLAddress(ctx, a, record("crl.address", base)); err != nil {
+			t.Fatalf("RecordCRLAddress: %v", err)
+		}
+	}
+	address("s2", base.Add(30*day))
+	address("s2", base.Add(20*day)) // does not shorten it
+	address("s3", base.Add(5*day))
+	address(pki.ScopeFull, base.AddDate(10, 0, 0))
+	n := start.Unix()
+	for _, scope := range []string{"s2/0", "s2/1", "s2/1/delta", "s3/0", "full", "full/delta"} {
+		publish(e.issuing, scope, n, start.Add(7*day), 100)
+	}
+	publish(e.issuing, "s3/1", n, start.Add(7*day), 200_000) // has parts of its own
+	publish(e.issuing, "s3/2", n, start.Add(7*day), 100)
+	publish(e.issuing, "s3/2", n+1, start.Add(9*day), 100)
+	publish(e.issuing, "ca", start.Add(100*day).Unix(), start.Add(7*day), 100) // the clock was wrong once
+	publish(e.devices, "s3/0", n, start.Add(7*day), 100)
+	mine, err := e.AcquireLease(ctx, "crl", "one", time.Hour)
+	if err != nil {
+		t.Fatalf("AcquireLease: %v", err)
+	}
+	before := e.head()
+	asked := []string{"s2/1/delta", "s2/1", "s2/0", "s3/2", "s3/1", "s3/0", "s3/0", "ca", "full/delta", "s9/1"}
+	for _, step := range []struct {
+		at   time.Time
+		want []string
+	}{
+		{start.Add(7*day - time.Second), nil},
+		{start.Add(7 * day), []string{"full/delta", "s2/1/delta", "s3/0", "s3/1"}},
+		{start.Add(7 * day), nil},
+		{start.Add(9 * day), []string{"s3/2"}},
+		{base.Add(30*day - time.Microsecond), nil},
+		{base.Add(30 * day), []string{"s2/0", "s2/1"}},
+		{start.Add(100*day - time.Second), nil},
+		{start.Add(100 * day), []string{"ca"}},
+	} {
+		got, err := e.DropCRLs(ctx, &mine, e.issuing.key, asked, step.at)
+		if err != nil {
+			t.Fatalf("DropCRLs at %v: %v", step.at, err)
+		}
+		equal(t, fmt.Sprint("DropCRLs at ", step.at), got, step.want)
+	}
+	numbers, err := e.CRLNumbers(ctx)
+	if err != nil {
+		t.Errorf("CRLNumbers: %v", err)
+	}
+	equal(t, "CRLNumbers", numbers, map[int64]map[string]int64{e.issuing.key: {"full": n}, e.devices.key: {"s3/0": n}})
+	for scope := range map[string]bool{"s3/1": true, "s2/0": true} {
+		_, err := e.LatestCRL(ctx, e.issuing.key, scope, nil)
+		wantFault(t, "LatestCRL of what was dropped", err, fault.NotFound, nil)
+	}
+	equal(t, "Head after dropping", e.head(), before)
+	if d := Dump(t, movable(t, e.Store), 100); len(d["crl_part"]) != 0 {
+		t.Errorf("%d parts of lists are left", len(d["crl_part"]))
+	}
+	if err := e.ReleaseLease(ctx, "crl", "one"); err != nil {
+		t.Fatalf("ReleaseLease: %v", err)
+	}
+	if _, err := e.AcquireLease(ctx, "crl", "two", time.Hour); err != nil {
+		t.Fatalf("AcquireLease: %v", err)
+	}
+	_, err = e.DropCRLs(ctx, &mine, e.devices.key, []string{"s3/0"}, start.Add(7*day))
+	wantFault(t, "DropCRLs under a lost lease", err, fault.Conflict, store.ErrLeaseLost)
+	if _, err := e.LatestCRL(ctx, e.devices.key, "s3/0", nil); err != nil {
+		t.Errorf("after a refusal: %v", err)
+	}
+}
+
 func testCRLRecorders(t *testing.T, h Harness) {
 	e := open(t, h)
 	stores := []store.Store{e.Store}

@@ -115,6 +115,7 @@ func Run(t *testing.T, h Harness) {
 		{"DeviceNewest", testDeviceNewest},
 		{"CRLParts", testCRLParts},
 		{"CRLTogether", testCRLTogether},
+		{"CRLsDropped", testCRLsDropped},
 		{"AuditEvents", testAuditEvents},
 		{"AuditChainWhileWriting", testAuditChainWhileWriting},
 		{"ClockSteps", testClockSteps},

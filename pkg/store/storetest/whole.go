@@ -357,6 +357,10 @@ func (e *env) verbs() []verb {
 		{"RecordCRL", func(ctx context.Context) error {
 			return e.RecordCRL(ctx, nil, pki.CRL{IssuerKeyID: e.issuing.key, Scope: pki.ScopeFull, Number: counter.Add(1), Change: 1, Parts: parts([]byte{1})})
 		}},
+		{"DropCRLs", func(ctx context.Context) error {
+			_, err := e.DropCRLs(ctx, nil, e.issuing.key, []string{"s2/0"}, base)
+			return err
+		}},
 		{"LatestCRL", func(ctx context.Context) error { _, err := e.LatestCRL(ctx, e.issuing.key, "full", nil); return err }},
 		{"BaseCRL", func(ctx context.Context) error {
 			_, err := e.BaseCRL(ctx, e.issuing.key, "full")
