@@ -316,6 +316,45 @@ func TestWaitingWithLineEnd(t *testing.T) {
 	got.success(t)
 }
 
+// The transactionID is made of the key, and the static challenge is everybody's: a request for other names is another request,
+// whether the one before was issued or waits (docs/policy.md, 9).
+func TestSameKeyOtherNames(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, keys.P256)
+	r.configure(staticText, nil)
+	d := r.device(deviceKey())
+	csr := func(cn string, names ...[]byte) []byte {
+		c := scepraw.CSR{Key: d.key, Subject: scepraw.Name(cn), Challenges: []string{staticText}}
+		if len(names) > 0 {
+			c.Attributes = [][]byte{extensions(sans(names...))}
+		}
+		return c.Bytes()
+	}
+	for i, names := range [][][]byte{nil, {dns("a.example.com")}, {dns("b.example.com")}, nil} {
+		cn := []string{"one", "one", "one", "two"}[i]
+		first := d.ask("19", csr(cn, names...)).success(t)
+		if first.Subject.CommonName != cn || len(names) > 0 && !strings.Contains(string(names[0]), first.DNSNames[0]) {
+			t.Errorf("asked for %s %q, got %v %v", cn, names, first.Subject, first.DNSNames)
+		}
+		if again := d.ask("19", csr(cn, names...)).success(t); !again.Equal(first) {
+			t.Errorf("%s %q: a retry made a second certificate", cn, names)
+		}
+	}
+	if n := r.count(); n != 4 {
+		t.Errorf("%d certificates, want 4", n)
+	}
+	r.configure(staticText, func(c *enrollment.Config) { c.Approval = true })
+	for _, cn := range []string{"three", "three", "four"} {
+		if got := d.ask("19", csr(cn)); got.status != "3" {
+			t.Fatalf("status %s %q, want PENDING", got.status, got.text)
+		}
+		list, _, err := r.store.ListEnrollments(t.Context(), store.EnrollmentFilter{States: []pki.EnrollmentState{pki.EnrollmentPending}}, store.Page{})
+		if err != nil || len(list) != 1 || list[0].Subject != "CN="+cn {
+			t.Errorf("%s: %+v, %v", cn, list, err)
+		}
+	}
+}
+
 // GetCRL of the CA that issued the issuer's own certificate (RFC 8894, Section 4.6).
 func TestGetCRLOfTheRoot(t *testing.T) {
 	t.Parallel()

@@ -466,6 +466,7 @@ func (t *transaction) issue(request *csr.Request, before pki.Enrollment, facts *
 		State: pki.EnrollmentIssued, CSRHash: sha256.Sum256(request.DER), SignerHash: t.signerHash, Profile: v.Profile, Device: v.Device, Source: t.source,
 		CreatedAt: t.now, UpdatedAt: t.now, ExpiresAt: t.now.Add(t.point.RetryWindow()),
 	}
+	row.Subject, row.SANs = asked(request)
 	if v.UseChallenge {
 		row.Challenge = facts.OneTime.ID
 	}
@@ -639,7 +640,6 @@ func waiting(before pki.Enrollment) string {
 func (t *transaction) wait(request *csr.Request, change *store.EnrollmentChange, before pki.Enrollment, why string) error {
 	row := &change.Enrollment
 	row.ID, row.State, row.Reason, row.ExpiresAt = rand.Text()[:16], pki.EnrollmentPending, why, t.now.Add(t.point.PendingLife())
-	row.Subject, row.SANs = asked(request)
 	var err error
 	if change.Request, err = t.h.cfg.Sealer.Seal(pki.SecretEnrollment(row.ID), request.DER); err != nil {
 		return fmt.Errorf("sealing a request that waits: %w", err)
@@ -702,7 +702,8 @@ func (t *transaction) again(request *csr.Request, before pki.Enrollment, facts *
 	return true, content, password, nil
 }
 
-// sameChallenge reports whether a request repeats the one before: the very same, or one with the same challenge.
+// sameChallenge reports whether a request repeats the one before: the very same, or one with the same challenge. A static
+// challenge is good for any names, so that with others the request is another one.
 func (t *transaction) sameChallenge(request *csr.Request, before pki.Enrollment, facts *enrollment.Facts) bool {
 	sum := sha256.Sum256(request.DER)
 	switch {
@@ -713,7 +714,8 @@ func (t *transaction) sameChallenge(request *csr.Request, before pki.Enrollment,
 	case before.Replaces != (pki.Fingerprint{}):
 		return t.own != nil && t.own.Fingerprint == before.Replaces
 	}
-	return facts.Static
+	subject, sans := asked(request)
+	return facts.Static && subject == before.Subject && slices.Equal(sans, before.SANs)
 }
 
 func denied(e pki.Enrollment) error {
