@@ -53,10 +53,7 @@ func readCertificate(raw []byte) *x509.Certificate {
 	if serial[0] >= 0x80 {
 		c.SerialNumber.Sub(c.SerialNumber, new(big.Int).Lsh(big.NewInt(1), uint(8*len(serial))))
 	}
-	var err error
-	if c.PublicKey, err = x509.ParsePKIXPublicKey(spki); err != nil {
-		return nil
-	}
+	c.PublicKey, _ = x509.ParsePKIXPublicKey(spki) // nil for a curve that is not known, which Verify tells
 	// issuerUniqueID and subjectUniqueID mean nothing.
 	var extensions cryptobyte.String
 	if body.SkipOptionalASN1(cbasn1.Tag(1).ContextSpecific()) && body.SkipOptionalASN1(cbasn1.Tag(2).ContextSpecific()) &&

@@ -68,12 +68,15 @@ func TestPKIMessageDemands(t *testing.T) {
 	}
 	// A key of 16,384 bits, which nobody wants to verify with.
 	sha256RSA := raw.Sequence(raw.OID(raw.RSAWith[crypto.SHA256]), raw.Null())
-	ofSize := func(octets int) []byte {
-		spki := raw.Sequence(raw.Sequence(raw.OID(raw.RSAEncryption), raw.Null()),
-			raw.Bits(raw.Sequence(raw.BigInt(new(big.Int).SetBytes(raw.Join([]byte{0xff}, raw.Random(octets-2), []byte{1}))), raw.Int(65537))))
+	of := func(spki []byte) []byte {
 		return raw.Sequence(raw.Sequence(raw.Context(0, raw.Int(2)), raw.Int(9), sha256RSA, raw.Name("x"),
-			raw.Sequence(raw.TLV(0x17, []byte("250101000000Z")), raw.TLV(0x17, []byte("350101000000Z"))), raw.Name("x"), spki), sha256RSA, raw.Bits(raw.Random(octets)))
+			raw.Sequence(raw.TLV(0x17, []byte("250101000000Z")), raw.TLV(0x17, []byte("350101000000Z"))), raw.Name("x"), spki), sha256RSA, raw.Bits(raw.Random(256)))
 	}
+	ofSize := func(octets int) []byte {
+		return of(raw.Sequence(raw.Sequence(raw.OID(raw.RSAEncryption), raw.Null()),
+			raw.Bits(raw.Sequence(raw.BigInt(new(big.Int).SetBytes(raw.Join([]byte{0xff}, raw.Random(octets-2), []byte{1}))), raw.Int(65537)))))
+	}
+	unknownCurve := of(raw.Sequence(raw.Sequence(raw.OID("1.2.840.10045.2.1"), raw.OID("1.3.36.3.3.2.8.1.1.7")), raw.Bits(raw.Join([]byte{4}, raw.Random(64)))))
 	hugeCertificate, tinyCertificate := ofSize(2048), ofSize(64)
 
 	tests := []struct {
@@ -181,6 +184,9 @@ func TestPKIMessageDemands(t *testing.T) {
 		{"28 more attributes", extra(28), cms.ErrMalformed},
 		{"an RSA key of 512 bits", func(m *raw.Message) {
 			m.SID, m.Certificates = raw.Sequence(raw.Name("x"), raw.Int(9)), [][]byte{tinyCertificate}
+		}, cms.ErrAlgorithm},
+		{"a key on a curve that nobody knows", func(m *raw.Message) {
+			m.SID, m.Certificates = raw.Sequence(raw.Name("x"), raw.Int(9)), [][]byte{unknownCurve}
 		}, cms.ErrAlgorithm},
 		{"an RSA key of 16,384 bits", func(m *raw.Message) {
 			m.SID, m.Certificates = raw.Sequence(raw.Name("x"), raw.Int(9)), [][]byte{hugeCertificate}
