@@ -92,6 +92,18 @@ func TestCompromiseTakesTheWholeKey(t *testing.T) {
 			t.Errorf("a refused request has left %+v", r)
 		}
 
+		own := ask(b.issueTo(key, "client", ""), pki.KeyCompromise)
+		own.Alone, own.Most = true, 1
+		if _, err := b.ca.Revoke(t.Context(), own); err != nil {
+			t.Fatal(err)
+		}
+		if r := b.record(reported).Revocation; r != nil {
+			t.Errorf("a holder's own revocation has left %+v of another certificate", r)
+		}
+		if blocked, err := s.BlockedKeys(t.Context()); err != nil || !blocked[reported.SPKIHash].Compromised {
+			t.Errorf("the key that its holder has reported is not blocked (%v)", err)
+		}
+
 		b.changed = nil
 		limited.Most = 3
 		if _, err := b.ca.Revoke(t.Context(), limited); err != nil {

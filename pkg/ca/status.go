@@ -26,6 +26,9 @@ type StatusRequest struct {
 	// Most bounds how many certificates a revocation for keyCompromise may take with it, that of the request among them;
 	// 0: no bound.
 	Most int
+	// Alone has a revocation for keyCompromise block the key, and leave other certificates for it as they are: holders speak
+	// of their own.
+	Alone bool
 }
 
 // Revoke revokes for good. It is durable when it returns, and OCSP on this replica says so at once. A hold becomes a
@@ -84,8 +87,9 @@ func (a *Authority) change(ctx context.Context, r StatusRequest, action pki.Acti
 	if err := pki.CheckInvalidityDate(r.InvalidityDate, now); err != nil {
 		return pki.Certificate{}, err
 	}
-	compromised := action == pki.ActionRevoke && r.Reason == pki.KeyCompromise
-	if compromised && r.Most > 0 {
+	blocks := action == pki.ActionRevoke && r.Reason == pki.KeyCompromise
+	takesOthers := blocks && !r.Alone
+	if takesOthers && r.Most > 0 {
 		n, err := a.cfg.Store.CountCertificates(ctx, sameKey(c), r.Most+1)
 		if err != nil {
 			return pki.Certificate{}, err
@@ -96,13 +100,13 @@ func (a *Authority) change(ctx context.Context, r StatusRequest, action pki.Acti
 		}
 	}
 	change := a.statusChange(r, c, action, name, now)
-	change.BlockKey = compromised
+	change.BlockKey = blocks
 	after, err := a.cfg.Store.ChangeStatus(ctx, change)
 	if err == nil {
 		a.cfg.StatusChanged(after)
 	}
-	again := compromised && fault.Is(err, fault.AlreadyRevoked) && a.stillBlocked(ctx, c.SPKIHash)
-	if compromised && err == nil || again { // again: the first time may have ended in the middle
+	again := takesOthers && fault.Is(err, fault.AlreadyRevoked) && a.stillBlocked(ctx, c.SPKIHash)
+	if takesOthers && err == nil || again { // again: the first time may have ended in the middle
 		if failed := a.revokeSameKey(ctx, r, c, now); failed != nil {
 			return pki.Certificate{}, failed
 		}

@@ -56,7 +56,7 @@ func (a *api) renewSelf(ctx context.Context, in *renewSelfInput) (*issuedOutput,
 
 type revokeSelfInput struct {
 	Body struct {
-		Reason string `json:"reason,omitempty" doc:"unspecified (default), keyCompromise, affiliationChanged, superseded, cessationOfOperation. keyCompromise also blocks the key, and revokes all other certificates for it" maxLength:"40"`
+		Reason string `json:"reason,omitempty" doc:"unspecified (default), keyCompromise, affiliationChanged, superseded, cessationOfOperation. keyCompromise also blocks the key; other certificates for it stay as they are" maxLength:"40"`
 	}
 }
 
@@ -74,5 +74,5 @@ func (a *api) revokeSelf(ctx context.Context, in *revokeSelfInput) (*certificate
 	if err != nil {
 		return nil, err
 	}
-	return a.changeStatusOf(ctx, c, ca.StatusRequest{Reason: reason}, a.CA.Revoke)
+	return a.changeStatusOf(ctx, c, ca.StatusRequest{Reason: reason, Alone: true}, a.CA.Revoke)
 }

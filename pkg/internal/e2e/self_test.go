@@ -119,6 +119,19 @@ func TestSelf(t *testing.T) {
 			d.B.curlSelf(t, lost, "GET", "/api/v1/self", nil).problem(t, 403, "revoked")
 		})
 
+		t.Run("reported by itself", func(t *testing.T) {
+			// Its own certificate goes and its key is blocked; who else has one for this key speaks for himself.
+			other := issue(t, d.A, "client", "eve", "email:eve@e2e.example")
+			twin := &identity{CertFile: filepath.Join(t.TempDir(), "cert.pem"), ChainFile: filepath.Join(t.TempDir(), "chain.pem"), KeyFile: other.KeyFile}
+			twin.take(t, d.A.curlSelf(t, other, "POST", "/api/v1/self/renew", []byte("{}")).certificate(t, 201))
+			d.A.curlSelf(t, twin, "POST", "/api/v1/self/revoke", []byte(`{"reason":"keyCompromise"}`)).certificate(t, 200)
+			d.A.curlSelf(t, twin, "GET", "/api/v1/self", nil).problem(t, 403, "revoked")
+			d.A.curlSelf(t, other, "GET", "/api/v1/self", nil).certificate(t, 200)
+			if a := d.A.curlSelf(t, other, "POST", "/api/v1/self/renew", []byte("{}")); a.status != 400 {
+				t.Errorf("a renewal with a key that was reported: got %d, want 400", a.status)
+			}
+		})
+
 		t.Run("revoked", func(t *testing.T) {
 			d.A.MustCLI("cert", "revoke", device.ID, "--reason", "keyCompromise")
 			for _, s := range []*Server{d.A, d.B} {
