@@ -280,7 +280,10 @@ func (r *Registry) end(ctx context.Context, by By, id string, end End, status pk
 		return pki.Device{}, err
 	}
 	d, err := r.change(ctx, by, id, end.Version, func(d *pki.Device, now time.Time) (store.DeviceChange, error) {
-		d.Status, d.Reason = status, end.Why
+		if d.Status != status || end.Why != "" {
+			d.Reason = end.Why // said again without a word, what was said before stays
+		}
+		d.Status = status
 		d.RevokeReason, d.RevokeUntil, d.RevokeProfile = end.Revoke, now, ""
 		detail := map[string]string{"revocation_reason": end.Revoke.String()}
 		if end.Why != "" {

@@ -231,6 +231,9 @@ func TestBlock(t *testing.T) {
 	if got := r.device("a"); !got.RevokeUntil.IsZero() || got.Reason != "stolen from hall 3" || got.Status != pki.DeviceBlocked {
 		t.Errorf("device = %+v", got)
 	}
+	if d, err := r.reg.Block(ctx, r.by, "a", device.End{}); err != nil || d.Reason != "stolen from hall 3" {
+		t.Errorf("blocked again without a word = %+v, %v", d, err)
+	}
 	r.wantReason("what has ended", ended, "keyCompromise")
 	r.wantReason("a good one", good, "keyCompromise")
 	r.wantReason("one on hold", held, "keyCompromise")
