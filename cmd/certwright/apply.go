@@ -336,7 +336,9 @@ func applyAll(env *environment, cmd *cobra.Command, api *client.Client, entries 
 // failed says how far the steps before came.
 func (s *step) failed(env *environment, err error, done, changes int) error {
 	const hint = "run it again: what was applied stays as it is"
-	if e, ok := errors.AsType[*client.Error](err); ok {
+	if e, ok := errors.AsType[*client.Error](err); ok && changes == 1 {
+		return &hintError{err: fmt.Errorf("%s %s: %s", s.Kind, s.Name, e.Error()), hint: e.Hint}
+	} else if ok {
 		message := fmt.Sprintf("%s %s: %s; %d of %d were applied", s.Kind, s.Name, e.Error(), done, changes)
 		return &hintError{err: errors.New(message), hint: hint}
 	}

@@ -42,7 +42,7 @@ func newAuditListCommand(env *environment, conn *connection) *cobra.Command {
 	f.StringVar(&q.Target, "target", "", "on this `target`, as in certificate/ID")
 	since := instantFlag(env, cmd, "since", "at this moment or later, as in 2026-11-22; 24h is a day ago")
 	before := instantFlag(env, cmd, "before", "before this moment")
-	f.IntVar(&limit, "limit", 50, "show at most this `many`; 0 shows all")
+	limitFlag(cmd, &limit, 50, "show at most this `number`; 0 shows all")
 	output := outputFlag(cmd)
 	list := conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {
 		events := []client.Event{}

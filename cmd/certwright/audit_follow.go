@@ -28,11 +28,11 @@ event is left out: when the connection is lost it is made anew, and goes on wher
 	}
 	f := cmd.Flags()
 	f.Int64Var(&q.After, "after", client.FromNow, "begin behind the event with this `number`; 0 is the whole trail (default: now)")
-	f.Lookup("after").DefValue = "" // said in words
+	f.Lookup("after").DefValue = "0" // which is not shown: the default is said in words
 	f.StringVar(&q.Actor, "actor", "", "by this `actor`, as in token:deploy")
 	f.StringVar(&q.Action, "action", "", "of this `kind`, as in certificate.issue; a group ends in a dot, as in certificate.")
 	f.StringVar(&q.Target, "target", "", "on this `target`, as in certificate/ID")
-	f.IntVar(&limit, "limit", 0, "end after this `many`; 0 does not end")
+	limitFlag(cmd, &limit, 0, "end after this `number`; 0 does not end")
 	output := outputsFlag(cmd, "table for people, json for programs: a document in each line, name for the numbers alone", "table", "json", "name")
 	follow := conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {
 		q.Lost = func(err error) {

@@ -27,7 +27,7 @@ TEXT is a part of the subject or of an alternative name, in any letter case. All
 		Args: takes("[TEXT]"),
 	}
 	s := selectionFlags(env, cmd)
-	cmd.Flags().IntVar(&limit, "limit", 50, "show at most this `many`; 0 shows all")
+	limitFlag(cmd, &limit, 50, "show at most this `number`; 0 shows all")
 	output := outputFlag(cmd)
 	var q client.CertificateQuery
 	list := conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {

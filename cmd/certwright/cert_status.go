@@ -20,8 +20,9 @@ func newCertRevokeCommand(env *environment, conn *connection) *cobra.Command {
 		Long: `Revoke a certificate for good. There is no way back; «cert hold» is the one that has a way back.
 
 On a terminal it asks first; in a script it does not. The revocation is durable when the command ends; verifiers see it
-with the next CRL or OCSP answer. The reason keyCompromise speaks of the key: it is blocked, no certificate is issued for
-it any more, and every other certificate for it is revoked too. «certwright key block --dry-run» shows which those are.
+with the next CRL or OCSP answer. The reason keyCompromise speaks of the key: it is blocked, no certificate is issued
+for it any more, and every other certificate for it is revoked too. «certwright key block --dry-run» shows which those
+are.
 
 Reasons:
   ` + strings.Join(pki.ReasonNames(), "\n  "),

@@ -201,6 +201,7 @@ func TestExplainTarget(t *testing.T) {
 func TestDistance(t *testing.T) {
 	now := time.Date(2026, 11, 22, 14, 0, 0, 0, time.UTC)
 	for text, want := range map[string]string{
+		"2026-11-22T14:00:00Z": "now",
 		"2026-11-22T14:00:30Z": "in less than a minute",
 		"2026-11-22T14:00:59Z": "in less than a minute",
 		"2026-11-22T14:01:29Z": "in 1 minute",

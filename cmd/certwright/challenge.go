@@ -54,7 +54,7 @@ import» for many devices that are.`,
 	f.StringVar(&r.Note, "note", "", "a `text` for people")
 	f.StringVar(&r.Validity, "validity", "", "how long it can be used, a `time` as in 7d (default 24h)")
 	f.StringVar(&out, "out", "", "write the challenge to this new `file`, mode 0600, instead of printing it")
-	f.IntVar(&count, "count", 0, "make this `many`, and write them to --out as CSV")
+	f.IntVar(&count, "count", 0, "make this `number` of them, and write them to --out as CSV")
 	output := outputFlag(cmd)
 	create := conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {
 		c, err := api.CreateChallenge(cmd.Context(), r)
@@ -131,7 +131,7 @@ func newChallengeListCommand(env *environment, conn *connection) *cobra.Command 
 	f.StringVar(&q.Point, "point", "", "only those of the enrollment point with this `name`")
 	f.StringVar(&q.Device, "device", "", "only those of the device with this `name`")
 	f.StringVar(&q.Batch, "batch", "", "only those of the batch with this `name`")
-	f.IntVar(&limit, "limit", 50, "show at most this `many`; 0 shows all")
+	limitFlag(cmd, &limit, 50, "show at most this `number`; 0 shows all")
 	output := outputFlag(cmd)
 	cmd.RunE = conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {
 		list, more, err := pages(limit, func(n int, cursor string) ([]client.Challenge, string, error) {

@@ -37,11 +37,14 @@ type deviceFilter struct {
 	expires, seen, notSeenSince span
 }
 
+// deviceStatuses are those that the server knows.
+var deviceStatuses = []string{"expected", "enrolled", "blocked", "retired"}
+
 func deviceFlags(cmd *cobra.Command) *deviceFilter {
 	s := &deviceFilter{}
 	f := cmd.Flags()
 	f.StringSliceVar(&s.q.Status, "status", nil, "only those in this `state`: expected, enrolled, blocked or retired; several are separated by commas")
-	complete(cmd, "status", "expected", "enrolled", "blocked", "retired")
+	complete(cmd, "status", deviceStatuses...)
 	f.StringVar(&s.q.Group, "group", "", "only those of the group with this `name`")
 	f.StringVar(&s.q.Owner, "owner", "", "only those of the owner with this `name`")
 	f.StringArrayVar(&s.q.Labels, "label", nil, "only those with this `label`, as in site=B; may be given several times")
@@ -53,8 +56,14 @@ func deviceFlags(cmd *cobra.Command) *deviceFilter {
 	return s
 }
 
-func (s *deviceFilter) query(env *environment, args []string) client.DeviceQuery {
+// query checks the flags and returns what they say.
+func (s *deviceFilter) query(env *environment, cmd *cobra.Command, args []string) (client.DeviceQuery, error) {
 	q, now := s.q, env.now()
+	for _, status := range q.Status {
+		if !slices.Contains(deviceStatuses, status) {
+			return q, misuse(cmd, "", "--status %q is none of %s", status, strings.Join(deviceStatuses, ", "))
+		}
+	}
 	q.Text = strings.Join(args, " ")
 	if s.expires != 0 {
 		q.NotAfterFrom, q.NotAfterTo = now, now.Add(time.Duration(s.expires))
@@ -65,7 +74,7 @@ func (s *deviceFilter) query(env *environment, args []string) client.DeviceQuery
 	if s.notSeenSince != 0 {
 		q.SeenBefore = now.Add(-time.Duration(s.notSeenSince))
 	}
-	return q
+	return q, nil
 }
 
 func newDeviceListCommand(env *environment, conn *connection) *cobra.Command {
@@ -81,10 +90,13 @@ All filters have to match.`,
 		Args: takes("[TEXT]"),
 	}
 	s := deviceFlags(cmd)
-	cmd.Flags().IntVar(&limit, "limit", 50, "show at most this `many`; 0 shows all")
+	limitFlag(cmd, &limit, 50, "show at most this `number`; 0 shows all")
 	output := outputFlag(cmd)
 	cmd.RunE = conn.call(func(cmd *cobra.Command, api *client.Client, args []string) error {
-		q := s.query(env, args)
+		q, err := s.query(env, cmd, args)
+		if err != nil {
+			return err
+		}
 		list, more, err := pages(limit, func(n int, cursor string) ([]client.Device, string, error) {
 			q.Limit, q.Cursor = n, cursor
 			return api.Devices(cmd.Context(), q)
@@ -217,7 +229,9 @@ func writeDevice(env *environment, output *records, d client.Device) error {
 	f.add("Certificate", d.Serial)
 	f.add("Ends", moment(d.NotAfter))
 	f.add("First seen", moment(d.FirstSeenAt))
-	f.add("Last seen", moment(d.LastSeenAt), d.LastSource, d.LastPoint)
+	f.add("Last seen", moment(d.LastSeenAt))
+	f.add("From", d.LastSource)
+	f.add("At point", d.LastPoint)
 	for _, name := range slices.Sorted(maps.Keys(d.Protocol)) {
 		f.add("Client's "+strings.ReplaceAll(name, "_", " "), d.Protocol[name])
 	}
@@ -296,6 +310,9 @@ func newDeviceChangeCommand(env *environment, conn *connection) *cobra.Command {
 	labels := deviceSayings(cmd, &r)
 	output := outputFlag(cmd)
 	cmd.RunE = conn.call(func(cmd *cobra.Command, api *client.Client, args []string) error {
+		if !slices.ContainsFunc([]string{"group", "owner", "label", "subject", "san", "note"}, cmd.Flags().Changed) {
+			return misuse(cmd, "", "nothing is named that would change")
+		}
 		d, err := api.Device(cmd.Context(), args[0])
 		if err != nil {
 			return err
@@ -456,7 +473,10 @@ it; «certwright device import» takes it away.`,
 	s := deviceFlags(cmd)
 	r := reportFlags(cmd)
 	cmd.RunE = conn.call(func(cmd *cobra.Command, api *client.Client, args []string) error {
-		q := s.query(env, args)
+		q, err := s.query(env, cmd, args)
+		if err != nil {
+			return err
+		}
 		return r.write(env, func(format string, w io.Writer) error { return api.ExportDevices(cmd.Context(), format, q, w) })
 	})
 	return cmd
@@ -494,8 +514,11 @@ end, and its certificates are revoked: with keyCompromise, which also blocks the
 func newDeviceRetireCommand(env *environment, conn *connection) *cobra.Command {
 	var r client.EndDeviceRequest
 	cmd := &cobra.Command{
-		Use:     "retire ID",
-		Short:   "Take a device out of use, and revoke its certificates",
+		Use:   "retire ID",
+		Short: "Take a device out of use, and revoke its certificates",
+		Long: `Take a device out of use. From then on nothing is issued to it; its challenges end, and its certificates are revoked,
+with cessationOfOperation unless --revocation-reason says otherwise. «certwright device unblock» puts it back into use;
+its certificates stay revoked. «certwright device block» is for one that is stolen.`,
 		Example: "  certwright device retire sensor-17 --reason scrapped",
 		Args:    takes("ID"),
 	}
@@ -545,7 +568,7 @@ func newFleetCommand(env *environment) *cobra.Command {
 		Args:    takes(),
 	}
 	conn := connect(env, cmd)
-	cmd.Flags().IntVar(&days, "days", 7, "count refused requests of this `many` days")
+	cmd.Flags().IntVar(&days, "days", 7, "count refused requests of this `number` of days")
 	output := documentFlag(cmd)
 	cmd.RunE = conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {
 		f, err := api.Fleet(cmd.Context(), days)

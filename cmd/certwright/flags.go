@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -43,6 +44,28 @@ func complete(cmd *cobra.Command, flag string, words ...string) {
 	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(err)
 	}
+}
+
+// howMany is a flag that takes a number that is not negative.
+type howMany int
+
+func (n *howMany) Type() string { return "number" }
+
+func (n *howMany) String() string { return strconv.Itoa(int(*n)) }
+
+func (n *howMany) Set(s string) error {
+	v, err := strconv.Atoi(s)
+	if err != nil || v < 0 {
+		return errors.New("want a number from 0 up")
+	}
+	*n = howMany(v)
+	return nil
+}
+
+// limitFlag adds --limit.
+func limitFlag(cmd *cobra.Command, limit *int, value int, usage string) {
+	*limit = value
+	cmd.Flags().Var((*howMany)(limit), "limit", usage)
 }
 
 // span is a flag that takes a time such as 90d or 12h.

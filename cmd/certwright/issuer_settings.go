@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -232,10 +231,7 @@ func newIssuerSettingsCommand(env *environment, conn *connection) *cobra.Command
 			if s.Changed != nil {
 				f.add("Changed", stampFor(*s.Changed, env.now())+" by "+s.ChangedBy)
 			}
-			var indented bytes.Buffer
-			if err := json.Indent(&indented, s.Config, "", "  "); err == nil {
-				f.add("Settings", strings.Split(indented.String(), "\n")...)
-			}
+			addSettings(&f, s.Config)
 		}
 		if s.InForce != nil {
 			f.add("In force", inForceLines(*s.InForce)...)

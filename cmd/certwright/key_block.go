@@ -111,7 +111,7 @@ func keyBlocked(env *environment, conn *connection, cmd *cobra.Command) {
 	cmd.Example = "  certwright key blocked"
 	cmd.Args = takes()
 	cmd.Flags().BoolVar(&own, "own", false, "also the CA's own keys, which nobody else gets a certificate for")
-	cmd.Flags().IntVar(&limit, "limit", 1000, "show at most this `many`, up to 10000")
+	limitFlag(cmd, &limit, 1000, "show at most this `number`, up to 10000")
 	output := outputFlag(cmd)
 	list := conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {
 		all, more, err := api.BlockedKeys(cmd.Context(), own, limit)

@@ -221,9 +221,10 @@ func webhookState(w client.PointWebhook) []string {
 }
 
 func addSettings(f *fields, settings json.RawMessage) {
-	var indented bytes.Buffer
-	if err := json.Indent(&indented, settings, "", "  "); err == nil {
-		f.add("Settings", strings.Split(indented.String(), "\n")...)
+	// As in the files of «apply».
+	var text bytes.Buffer
+	if err := writeYAML(&text, settings); err == nil {
+		f.add("Settings", strings.Split(strings.TrimSuffix(text.String(), "\n"), "\n")...)
 	}
 }
 
@@ -377,26 +378,26 @@ Legacy switches let in what is refused otherwise, for old devices, until the end
 	onOff("approval", "approval", "have each enrollment wait for a person; renewals go on by themselves")
 	period("pending-life", "pendingLife", "how long a request waits for a person, a `time` (default 7d)")
 	period("retry-window", "retryWindow", "how long the same request gets the same certificate, a `time` (default 1d)")
-	number("renewal-percent", "renewal.percent", "certificates are renewed in the last so many `hundredths` of their life (default 50)")
+	number("renewal-percent", "renewal.percent", "certificates are renewed in the last part of their life, a `percentage` (default 50)")
 	onOff("renewal-challenge", "renewal.challenge", "ask for a one-time challenge beside the signature that renews")
 	onOff("renewal-new-key", "renewal.newKey", "ask for a new key with each renewal")
 	word("return", "return.policy", "what becomes of a device whose certificate has ended",
 		string(enrollment.ReturnPending), string(enrollment.ReturnGrace), string(enrollment.ReturnRefuse))
 	period("return-grace", "return.grace", "how long after its end a certificate is renewed, a `time` (default 30d, at most 90d)")
-	number("return-attempts", "return.attempts", "how `often` a device may try to come back; then a person decides (default 3)")
+	number("return-attempts", "return.attempts", "a `number`: how often a device may try to come back; then a person decides (default 3)")
 	period("return-validity", "return.validity", "life of the first certificate of a device that came back, a `time` (default 7d)")
 	onOff("return-new-key", "return.newKey", "ask for a new key of a device that comes back")
 	word("replacement", "replacement", "what becomes of the good certificates of a device that enrolls anew",
 		string(enrollment.ReplaceSupersede), string(enrollment.ReplaceRevoke), string(enrollment.ReplacePending), string(enrollment.ReplaceRefuse))
-	number("per-minute", "limits.perMinute", "take so `many` messages a minute, on each replica (default: all)")
-	number("burst", "limits.burst", "take so `many` at once (default: those of a minute)")
-	number("failures-per-minute", "limits.failuresPerMinute", "refuse a network address so `often` before it has to wait (default 120)")
-	text("webhook", "webhook.url", "the `address` of a webhook that decides on requests, https; empty takes it away (see docs/webhook.md)")
+	number("per-minute", "limits.perMinute", "take this `number` of messages a minute, on each replica (default: all)")
+	number("burst", "limits.burst", "take this `number` at once (default: those of a minute)")
+	number("failures-per-minute", "limits.failuresPerMinute", "refuse a network address this `number` of times before it has to wait (default 120)")
+	text("webhook", "webhook.url", "the `URL` of a webhook that decides on requests, https; empty takes it away (see docs/webhook.md)")
 	word("webhook-when", "webhook.when", "what the webhook decides on: its own challenges, or everything",
 		string(enrollment.WhenWebhook), string(enrollment.WhenAlways))
 	period("webhook-timeout", "webhook.timeout", "how long it may take to decide, a `time` (default 5s, at most 30s)")
 	list("webhook-allow", "webhook.allow", "`networks` and host names whose addresses may be private")
-	list("webhook-notify", "webhook.notify", "what it is told of afterwards: `success`, failure")
+	list("webhook-notify", "webhook.notify", "`what` it is told of afterwards: success, failure or both")
 	f.StringVar(&anchors, "webhook-ca-file", "", "a `file` with the trust anchors of its certificate, in PEM (default: the system's)")
 	word("ca-certificates", "caCertificates", "what GetCACert answers", enrollment.Chain, enrollment.ChainWithRoot, enrollment.Single)
 	f.StringArrayVar(&legacy, "legacy", nil, "turn a legacy `switch` on until a day, as in des=2027-03-31, or off, as in des=off")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -17,10 +18,10 @@ func newRequestCommand(env *environment) *cobra.Command {
 		Short:   "List, approve and deny devices' requests that wait for a person",
 		Long: `List, approve and deny devices' requests that wait for a person. They wait where an enrollment point wants approval
 («certwright point set --approval»), or where its policy does not decide by itself. Devices poll for the answer.`,
-		Example: "  certwright request list\n  certwright request approve VZ5KXQJ2T3M4A6BC",
+		Example: "  certwright request list\n  certwright request show VZ5KXQJ2T3M4A6BC\n  certwright request approve VZ5KXQJ2T3M4A6BC",
 	}
 	conn := connect(env, cmd)
-	return group(cmd, newRequestListCommand(env, conn), newRequestApproveCommand(env, conn), newRequestDenyCommand(env, conn))
+	return group(cmd, newRequestListCommand(env, conn), newRequestShowCommand(env, conn), newRequestApproveCommand(env, conn), newRequestDenyCommand(env, conn))
 }
 
 func newRequestListCommand(env *environment, conn *connection) *cobra.Command {
@@ -29,17 +30,17 @@ func newRequestListCommand(env *environment, conn *connection) *cobra.Command {
 	state := &choice{value: "pending", allowed: []string{"pending", "expired", "issued", "denied", "all"}}
 	cmd := &cobra.Command{
 		Use: "list", Short: "List requests that wait, or have waited", Args: takes(),
-		Long: `List requests that wait for a person, newest first. SUBJECT is what is asked for, DEVICE whom a challenge, a signature
-or the names say that it is. Compare KEY with what the device shows of its own: the first
-octets of the SHA-256 digest of its public key.`,
+		Long: `List requests that wait for a person, newest first. SUBJECT and NAMES are what is asked for, DEVICE whom a
+challenge, a signature or the names say that it is. Compare KEY with what the device shows of its own: the first octets
+of the SHA-256 digest of its public key.`,
 		Example: "  certwright request list\n  certwright request list --state expired --point phones\n  certwright request list --state all --output json",
 	}
 	f := cmd.Flags()
-	f.Var(state, "state", "only those in this state")
+	f.Var(state, "state", "only those in this `state`: pending, expired, issued, denied or all")
 	complete(cmd, "state", state.allowed...)
 	f.StringVar(&q.Point, "point", "", "only those of the enrollment point with this `name`")
 	f.StringVar(&q.Device, "device", "", "only those of the device with this `id`")
-	f.IntVar(&limit, "limit", 50, "show at most this `many`; 0 shows all")
+	limitFlag(cmd, &limit, 50, "show at most this `number`; 0 shows all")
 	output := outputFlag(cmd)
 	cmd.RunE = conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {
 		if q.State = state.value; q.State == "all" {
@@ -55,9 +56,9 @@ octets of the SHA-256 digest of its public key.`,
 		if output.forPeople() {
 			var rows [][]string
 			for _, e := range list {
-				rows = append(rows, []string{e.ID, e.State, e.Point, e.Subject, e.Device, e.Source, e.SPKISHA256[:min(16, len(e.SPKISHA256))], stamp(e.CreatedAt), e.Reason})
+				rows = append(rows, []string{e.ID, e.State, e.Point, clip(e.Subject, 40), clip(strings.Join(e.SANs, " "), 40), clip(e.Device, 40), e.Source, e.SPKISHA256[:min(16, len(e.SPKISHA256))], stamp(e.CreatedAt), e.Reason})
 			}
-			err = table(env.out, []string{"ID", "STATE", "POINT", "SUBJECT", "DEVICE", "FROM", "KEY", "ASKED (UTC)", "REASON"}, rows)
+			err = table(env.out, []string{"ID", "STATE", "POINT", "SUBJECT", "NAMES", "DEVICE", "FROM", "KEY", "ASKED (UTC)", "REASON"}, rows)
 		} else {
 			err = output.write(env.out, struct {
 				Enrollments []client.Enrollment `json:"enrollments"`
@@ -67,6 +68,47 @@ octets of the SHA-256 digest of its public key.`,
 			note(env, "there are more: --limit 0 shows all")
 		}
 		return err
+	})
+	return cmd
+}
+
+func newRequestShowCommand(env *environment, conn *connection) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "show ID", Short: "Show a request that waits, or has waited: all that is asked for, and why it waits", Args: takes("ID"),
+		Example: "  certwright request show VZ5KXQJ2T3M4A6BC",
+	}
+	output := outputFlag(cmd)
+	cmd.RunE = conn.call(func(cmd *cobra.Command, api *client.Client, args []string) error {
+		e, err := api.Enrollment(cmd.Context(), args[0])
+		switch {
+		case err != nil:
+			return err
+		case !output.forPeople():
+			return output.write(env.out, e, e.ID)
+		}
+		var f fields
+		f.add("Request", e.ID)
+		f.add("State", e.State)
+		f.add("Reason", e.Reason)
+		f.add("Decided by", e.DecidedBy)
+		f.add("Certificate", e.Certificate)
+		f.add("Point", e.Point)
+		f.add("Profile", e.Profile)
+		f.add("Subject", e.Subject)
+		f.add("Names", e.SANs...)
+		f.add("Device", e.Device)
+		f.add("Key, SHA-256", e.SPKISHA256)
+		f.add("Challenge", e.Challenge)
+		f.add("Renews", e.Replaces)
+		f.add("From", e.Source)
+		f.add("Transaction", e.TransactionID)
+		f.add("Asked", stampFor(e.CreatedAt, env.now()))
+		if e.State == "pending" {
+			f.add("Waits until", stampFor(e.ExpiresAt, env.now()))
+		} else {
+			f.add("Changed", stampFor(e.UpdatedAt, env.now()))
+		}
+		return f.write(env.out)
 	})
 	return cmd
 }

@@ -241,7 +241,7 @@ func newRevocationListCommand(env *environment, conn *connection) *cobra.Command
 		Example: "  certwright revocation list",
 		Args:    takes(),
 	}
-	cmd.Flags().IntVar(&limit, "limit", 50, "show at most this `many`, up to 1000")
+	limitFlag(cmd, &limit, 50, "show at most this `number`, up to 1000")
 	output := outputFlag(cmd)
 	list := conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {
 		all, err := api.Revocations(cmd.Context(), limit)

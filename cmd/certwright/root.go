@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -103,6 +104,9 @@ func takes(names ...string) cobra.PositionalArgs {
 			if i >= len(args) && !strings.HasPrefix(name, "[") {
 				return misuse(cmd, "", "%s is missing", name)
 			}
+		}
+		if i := slices.Index(args, ""); i >= 0 && len(names) > 0 {
+			return misuse(cmd, "", "%s is empty", names[min(i, len(names)-1)])
 		}
 		if len(args) > len(names) && (len(names) == 0 || !strings.HasSuffix(names[len(names)-1], "...")) {
 			return misuse(cmd, "", "%q is one argument too many", args[len(names)])

@@ -201,7 +201,10 @@ func stampFor(t, now time.Time) string {
 // distance says how far t is from now, in one unit, rounded: "in 90 days", "3 hours ago".
 func distance(t, now time.Time) string {
 	seconds := t.Unix() - now.Unix() // a time.Duration would end at 292 years
-	if seconds < 0 {
+	switch {
+	case seconds == 0:
+		return "now"
+	case seconds < 0:
 		return length(-seconds) + " ago"
 	}
 	return "in " + length(seconds)

@@ -314,6 +314,11 @@ func (c *Client) Enrollments(ctx context.Context, q EnrollmentQuery) ([]Enrollme
 	return out.Enrollments, out.Next, err
 }
 
+// Enrollment returns a request by its id.
+func (c *Client) Enrollment(ctx context.Context, id string) (e Enrollment, err error) {
+	return e, c.do(ctx, http.MethodGet, "/enrollments/"+url.PathEscape(id), nil, nil, &e)
+}
+
 // ApproveEnrollment issues the certificate that a request waits for.
 func (c *Client) ApproveEnrollment(ctx context.Context, id string) (e Enrollment, err error) {
 	return e, c.do(ctx, http.MethodPost, "/enrollments/"+url.PathEscape(id)+"/approve", nil, nil, &e)

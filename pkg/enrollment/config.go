@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -299,16 +300,27 @@ func (c Config) Validate(now time.Time) error {
 }
 
 // Warnings are what is allowed, and worth a thought. static tells whether the point has a static challenge.
-func (c Config) Warnings(static bool) []string {
+func (c Config) Warnings(static bool, now time.Time) []string {
 	var list []string
-	if len(c.Legacy) > 0 {
-		list = append(list, "legacy switches are holes with an end date: each use is logged and counted")
+	var on, over []string
+	for _, s := range slices.Sorted(maps.Keys(c.Legacy)) {
+		if now.Before(c.Legacy[s].End()) {
+			on = append(on, string(s))
+		} else {
+			over = append(over, string(s))
+		}
+	}
+	if len(on) > 0 {
+		list = append(list, "legacy switches ("+strings.Join(on, ", ")+") are holes with an end date: each use is logged and counted")
+	}
+	if len(over) > 0 {
+		list = append(list, "legacy switches whose day is over ("+strings.Join(over, ", ")+") are off")
 	}
 	open := c.Subject == "" && len(c.SANs) == 0
 	if static && open && !c.Approval && (len(c.Challenges) == 0 || slices.Contains(c.Challenges, ChallengeStatic)) {
 		list = append(list, "whoever knows the static challenge can have every name that the profile allows: set subject or sans, or approval")
 	}
-	if identity := orDefault(c.Device.Identity, IdentityNone); identity == IdentityNone && c.Device.Registered && slices.Contains(c.Challenges, ChallengeStatic) {
+	if identity := orDefault(c.Device.Identity, IdentityNone); identity == IdentityNone && c.Device.Registered && (slices.Contains(c.Challenges, ChallengeStatic) || static && len(c.Challenges) == 0) {
 		list = append(list, "only registered devices are served, and nothing in a request with a static challenge says which one it is: set device.identity")
 	}
 	return list

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -175,4 +176,38 @@ func FuzzConfig(f *testing.F) {
 			t.Errorf("%s, as it is kept, is not read: %v", written, err)
 		}
 	})
+}
+
+func TestWarnings(t *testing.T) {
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	for _, test := range []struct {
+		config string
+		static bool
+		want   []string // a part of each
+	}{
+		{`{"name":"p"}`, false, nil},
+		{`{"name":"p"}`, true, []string{"every name that the profile allows"}},
+		{`{"name":"p","approval":true}`, true, nil},
+		{`{"name":"p","challenges":["one-time"]}`, true, nil},
+		{`{"name":"p","legacy":{"md5":"2026-11-23","des":"2026-12-01"}}`, false, []string{"(des, md5) are holes"}},
+		{`{"name":"p","legacy":{"md5":"2026-11-22","des":"2026-12-01"}}`, false, []string{"(des) are holes", "day is over (md5)"}},
+		{`{"name":"p","subject":"CN={device}","device":{"registered":true}}`, true, []string{"set device.identity"}},
+		{`{"name":"p","subject":"CN={device}","device":{"registered":true}}`, false, nil},
+		{`{"name":"p","subject":"CN={device}","device":{"registered":true,"identity":"commonName"}}`, true, nil},
+	} {
+		c, err := enrollment.ParseConfig([]byte(test.config))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := c.Warnings(test.static, now)
+		if len(got) != len(test.want) {
+			t.Errorf("%s: %q, want %q", test.config, got, test.want)
+			continue
+		}
+		for i, part := range test.want {
+			if !strings.Contains(got[i], part) {
+				t.Errorf("%s: %q, want %q", test.config, got, test.want)
+			}
+		}
+	}
 }

@@ -198,6 +198,14 @@ type EnrollmentIDInput struct {
 
 type enrollmentOutput struct{ Body Enrollment }
 
+func (a *api) getEnrollment(ctx context.Context, in *EnrollmentIDInput) (*enrollmentOutput, error) {
+	e, err := a.waiting(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &enrollmentOutput{Body: a.enrollment(e)}, nil
+}
+
 func (a *api) approveEnrollment(ctx context.Context, in *EnrollmentIDInput) (*enrollmentOutput, error) {
 	e, err := a.waiting(ctx, in.ID)
 	if err != nil {
@@ -301,7 +309,7 @@ func (a *api) decideEnrollments(ctx context.Context, in *decideEnrollmentsInput)
 	return out, nil
 }
 
-// waiting returns a request that the principal may decide on.
+// waiting returns a request of an issuer and a profile that the principal may use.
 func (a *api) waiting(ctx context.Context, id string) (pki.Enrollment, error) {
 	e, err := a.Enrollments.EnrollmentByID(ctx, strings.ToUpper(id))
 	if err != nil {

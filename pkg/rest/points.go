@@ -396,6 +396,6 @@ func (a *api) checkPoint(_ context.Context, in *checkPointInput) (*checkPointOut
 	if err != nil {
 		return nil, err
 	}
-	out.Body.Changes, out.Body.Warnings = showChanges(changes), c.Warnings(static)
+	out.Body.Changes, out.Body.Warnings = showChanges(changes), c.Warnings(static, a.Now())
 	return out, nil
 }

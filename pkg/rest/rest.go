@@ -205,6 +205,7 @@ func (a *api) routes() {
 	route(a, operate, http.MethodPost, "/challenges/revoke", "revokeChallenges", "Enrollment", "Revoke every one-time challenge of a batch, a device or an enrollment point that was not used", a.revokeChallenges)
 	route(a, operate, http.MethodDelete, "/challenges/{id}", "revokeChallenge", "Enrollment", "Revoke a one-time challenge", a.revokeChallenge)
 	route(a, readAll, http.MethodGet, "/enrollments", "listEnrollments", "Enrollment", "List requests that wait, or have waited, for a person, newest first", a.listEnrollments)
+	route(a, readAll, http.MethodGet, "/enrollments/{id}", "getEnrollment", "Enrollment", "Show a request that waits, or has waited, for a person", a.getEnrollment)
 	route(a, operate, http.MethodPost, "/enrollments/decide", "decideEnrollments", "Enrollment", "Approve or deny up to 500 requests, each by itself", a.decideEnrollments)
 	route(a, operate, http.MethodPost, "/enrollments/{id}/approve", "approveEnrollment", "Enrollment", "Approve a request: its certificate is issued", a.approveEnrollment)
 	route(a, operate, http.MethodPost, "/enrollments/{id}/deny", "denyEnrollment", "Enrollment", "Deny a request", a.denyEnrollment)
@@ -398,7 +399,7 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 		op.Errors = append(op.Errors, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
 	}
 	switch id {
-	case "createProfile", "createToken", "createDevice", "beginRevocation", "blockKey", "issueCertificate", "issueCertificateWithKey", "renewCertificate", "renewSelf":
+	case "createProfile", "createToken", "createDevice", "createChallenge", "createChallenges", "beginRevocation", "blockKey", "issueCertificate", "issueCertificateWithKey", "renewCertificate", "renewSelf":
 		op.DefaultStatus = http.StatusCreated
 	}
 	switch id {

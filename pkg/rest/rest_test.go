@@ -406,6 +406,7 @@ var matrix = map[string]string{ // nobody, auditor, enroller, operator, administ
 	"POST /challenges/revoke":                           "oA",
 	"DELETE /challenges/{id}":                           "oA",
 	"GET /enrollments":                                  "aoA",
+	"GET /enrollments/{id}":                             "aoA",
 	"POST /enrollments/decide":                          "oA",
 	"POST /enrollments/{id}/approve":                    "oA",
 	"POST /enrollments/{id}/deny":                       "oA",

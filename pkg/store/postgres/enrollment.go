@@ -381,7 +381,7 @@ func (s *Store) enrollment(ctx context.Context, sql string, args ...any) (pki.En
 		}
 		e, err := pgx.CollectExactlyOneRow(rows, scanEnrollment)
 		if isNoRows(err) {
-			return e, fault.New(fault.NotFound, "there is no such enrollment")
+			return e, fault.New(fault.NotFound, "there is no such request")
 		}
 		return e, err
 	})

@@ -327,7 +327,7 @@ func (s *Store) enrollment(ctx context.Context, query string, args ...any) (pki.
 	}
 	e, err := scanEnrollment(s.read.QueryRowContext(ctx, query, args...).Scan)
 	if errors.Is(err, sql.ErrNoRows) {
-		return e, fault.New(fault.NotFound, "there is no such enrollment")
+		return e, fault.New(fault.NotFound, "there is no such request")
 	}
 	return e, s.asFault(ctx, err, "reading an enrollment")
 }
