@@ -283,7 +283,7 @@ func newStoreMigrateCommand(env *environment) *cobra.Command {
 	var f settings
 	cmd := &cobra.Command{
 		Use: "migrate", Short: "Bring the store's schema up to date",
-		Long:    "Bring the store's schema up to date. «serve» does this by itself unless «migrate: false» is set, as it should be with\nseveral replicas. A migration that fails leaves the schema as it was. With the embedded store, stop the server first.",
+		Long:    "Bring the store's schema up to date. «serve» does this by itself unless «migrate: false» is set, as it should be with\nseveral replicas. A migration that fails leaves the schema as it was. With the embedded store, stop the server first.\n\nOn Postgres, roles that «store grant» was run for get the rights that the new schema takes.",
 		Example: "  certwright store migrate\n  certwright store migrate --database postgres://owner@db.example.com/certwright",
 		Args:    takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {

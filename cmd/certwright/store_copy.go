@@ -144,7 +144,7 @@ func newStoreGrantCommand(env *environment) *cobra.Command {
 		Use: "grant --role NAME", Short: "Give a Postgres role what servers need, and no more",
 		Long: `Give a Postgres role what servers need, and take from it what they do not, so that whoever takes a server over can add
 to the audit trail, and neither change nor delete it. Connect as the role that owns the tables; the servers' role must
-exist. Run it again after each «store migrate», and set «migrate: false» for the servers.`,
+exist. Set «migrate: false» for the servers. «store migrate» gives the role what later releases need.`,
 		Example: `  certwright store grant --database postgres://owner@db.example.com/certwright --role certwright_server
   certwright store grant --database postgres://owner@db.example.com/certwright --role certwright_server --print`,
 		Args: takes(),

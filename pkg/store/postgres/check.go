@@ -138,7 +138,7 @@ func checkState(ctx context.Context, conn *pgxpool.Conn, f *findings) error {
 	return nil
 }
 
-// checkOwner tells when the role could rewrite what is meant to stand.
+// checkOwner tells when the role could rewrite what is meant to stand, and when servers' roles cannot do what they must.
 func checkOwner(ctx context.Context, conn *pgxpool.Conn, f *findings) error {
 	var role string
 	var owner, edits bool
@@ -156,7 +156,15 @@ func checkOwner(ctx context.Context, conn *pgxpool.Conn, f *findings) error {
 	case edits:
 		f.advice("The role "+role+", with which the store is reached, can change or delete audit records.", "as the owner of the tables: certwright store grant --role "+role)
 	}
-	return nil
+	rows, err := conn.Query(ctx, `SELECT DISTINCT rolname FROM (`+sqlLacking+`) AS lacking ORDER BY rolname`)
+	if err != nil {
+		return err
+	}
+	lacking, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if len(lacking) > 0 {
+		f.serious("These roles of servers lack rights that this release needs: "+strings.Join(lacking, ", ")+".", "as the owner of the tables: certwright store migrate")
+	}
+	return err
 }
 
 // checkChain compares the head with the ends and the sizes of the tables it counts. It does not verify hashes: that is

@@ -31,7 +31,7 @@ const (
 // Migrate brings the schema up to this program's version and returns the version before and after. The DSN must reach
 // the server itself, not a pooler that hands out a connection per transaction, and its user must own the schema. Several
 // at once wait for each other. A migration that fails leaves the schema as it was; the error says what failed and how to
-// go on. A context that ends stops it between two migrations.
+// go on. A context that ends stops it between two migrations. Roles that Grant has given rights to get what they lack.
 func Migrate(ctx context.Context, dsn string) (from, to uint, err error) {
 	return migrateFrom(ctx, dsn, migrations.FS, migrateLockTimeout)
 }
@@ -106,9 +106,13 @@ func migrateFrom(ctx context.Context, dsn string, files fs.FS, lockTimeout time.
 		return from, from, judgeSchema(from, false, latest)
 	}
 	if from == latest {
+		// A release may need other rights on the same tables.
+		if _, err := db.ExecContext(ctx, sqlRegrant); err != nil {
+			return from, from, migrateFault(err, "giving the servers' roles their rights")
+		}
 		return from, from, nil
 	}
-	source, err := iofs.New(files, folder)
+	source, err := iofs.New(regranting{files}, folder)
 	if err != nil {
 		return from, from, fmt.Errorf("reading the migrations: %w", err)
 	}

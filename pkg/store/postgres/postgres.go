@@ -83,8 +83,9 @@ var _ store.Store = (*Store)(nil)
 
 // Open connects to a database whose schema Migrate has brought up to date. It refuses with a hint what would lose data
 // or rows: a server with fsync or full_page_writes off, a schema of another version (store.ErrSchemaOld,
-// store.ErrSchemaNew, store.ErrSchemaDirty), and a store that is not in use (store.ErrNotInUse). A server that cannot be reached is Unavailable. After Open the store
-// connects again by itself whenever the server was away.
+// store.ErrSchemaNew, store.ErrSchemaDirty), a role of servers that lacks rights (Forbidden), and a store that is not in use
+// (store.ErrNotInUse). A server that cannot be reached is Unavailable. After Open the store connects again by itself whenever
+// the server was away.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	c.MaxConns = max(orDefault(c.MaxConns, 16), writerConns+listConns+2)
 	c.ConnectTimeout = orDefault(c.ConnectTimeout, 5*time.Second)
@@ -222,6 +223,9 @@ func (s *Store) checkServer(ctx context.Context) error {
 		return fail(err, "reading the schema's version")
 	}
 	if err := judgeSchema(have, dirty, want); err != nil || s.c.Closed {
+		return err
+	}
+	if err := judgeRights(ctx, s.lists); err != nil {
 		return err
 	}
 	state, err := s.State(ctx)

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -25,6 +28,16 @@ import (
 
 // serverRole makes a role that servers run as, with its rights in this database, and returns the address for it.
 func serverRole(t testing.TB, owner string) (role, dsn string) {
+	t.Helper()
+	role, dsn = makeRole(t, owner)
+	if _, err := postgres.Grant(t.Context(), owner, role, false); err != nil {
+		t.Fatalf("Grant: %v", err)
+	}
+	return role, dsn
+}
+
+// makeRole makes a role without rights.
+func makeRole(t testing.TB, owner string) (role, dsn string) {
 	t.Helper()
 	u, err := url.Parse(owner)
 	if err != nil {
@@ -45,9 +58,6 @@ func serverRole(t testing.TB, owner string) (role, dsn string) {
 			}
 		}
 	})
-	if _, err := postgres.Grant(t.Context(), owner, role, false); err != nil {
-		t.Fatalf("Grant: %v", err)
-	}
 	u.User = url.UserPassword(role, "test")
 	return role, u.String()
 }
@@ -171,6 +181,113 @@ func TestServerRoleCannot(t *testing.T) {
 	}
 	if list, err := postgres.Grant(t.Context(), owner, role, true); err != nil || len(list) < 20 {
 		t.Errorf("Grant, dry: %v, %v", list, err)
+	}
+}
+
+// upTo returns the migrations up to a version.
+func upTo(t *testing.T, version uint) fs.FS {
+	t.Helper()
+	files := fstest.MapFS{}
+	names, err := fs.Glob(migrations.FS, "postgres/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		var n uint
+		if _, err := fmt.Sscanf(strings.TrimPrefix(name, "postgres/"), "%d", &n); err != nil {
+			t.Fatal(err)
+		}
+		if n > version {
+			continue
+		}
+		b, err := migrations.FS.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = &fstest.MapFile{Data: b}
+	}
+	return files
+}
+
+// A role that was given its rights by an earlier release gets what it lacks with the migration, and by each migration in
+// its own transaction; others get nothing.
+func TestMigrationGivesRights(t *testing.T) {
+	owner := pgtest.DSN(t)
+	if _, to, err := postgres.MigrateFrom(t.Context(), owner, upTo(t, 8), time.Second); err != nil || to != 8 {
+		t.Fatalf("Migrate = %d, %v", to, err)
+	}
+	server, dsn := makeRole(t, owner)
+	reader, _ := makeRole(t, owner)
+	conn, err := pgx.Connect(t.Context(), owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	for _, statement := range postgres.GrantStatements("public", server) {
+		// That release knew no tables that came later.
+		if name := regexp.MustCompile(`ON "public"\."(\w+)"`).FindStringSubmatch(statement); name != nil {
+			var exists bool
+			if err := conn.QueryRow(t.Context(), `SELECT to_regclass($1) IS NOT NULL`, name[1]).Scan(&exists); err != nil {
+				t.Fatal(err)
+			}
+			if !exists {
+				continue
+			}
+		}
+		execute(t, owner, statement)
+	}
+	execute(t, owner, `GRANT SELECT ON audit_record, certificate TO `+pgx.Identifier{reader}.Sanitize())
+	may := func(role, table, privilege string) (yes bool) {
+		t.Helper()
+		if err := conn.QueryRow(t.Context(), `SELECT has_table_privilege($1, $2, $3)`, role, table, privilege).Scan(&yes); err != nil {
+			t.Fatal(err)
+		}
+		return yes
+	}
+	if _, to, err := postgres.MigrateFrom(t.Context(), owner, upTo(t, 9), time.Second); err != nil || to != 9 {
+		t.Fatalf("Migrate = %d, %v", to, err)
+	}
+	if !may(server, "device", "INSERT") || may(server, "device", "DELETE") {
+		t.Error("migration 9 has not given the servers' role its rights, or more")
+	}
+	for range 2 { // two that start together
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				if _, _, err := postgres.Migrate(t.Context(), owner); err != nil {
+					t.Errorf("Migrate: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		s := open(t, dsn)
+		if head := mustHead(t, s); head.Change == 0 {
+			setUp(t, s)
+		}
+		issuerID, keyID := ids(t, s)
+		if err := s.RecordIssuance(t.Context(), issuance(issuerID, keyID)); err != nil {
+			t.Errorf("RecordIssuance as the servers' role: %v", err)
+		}
+		if may(reader, "device", "SELECT") || may(reader, "head", "SELECT") {
+			t.Error("a role that only reads was given rights")
+		}
+
+		// What a release needs beyond what the one before needed, on the same tables.
+		execute(t, owner, `REVOKE DELETE ON refusal FROM `+pgx.Identifier{server}.Sanitize())
+		execute(t, owner, `REVOKE UPDATE (search_text) ON certificate FROM `+pgx.Identifier{server}.Sanitize())
+		_, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn})
+		if e, ok := errors.AsType[*fault.Error](err); !ok || e.Kind != fault.Forbidden || !strings.Contains(e.Detail, "DELETE on refusal") ||
+			!strings.Contains(e.Detail, "UPDATE (search_text) on certificate") || !strings.Contains(e.Hint, "store migrate") {
+			t.Errorf("Open of a role that lacks rights: %v", err)
+		}
+		list, err := open(t, owner).Check(t.Context())
+		if err != nil || !slices.ContainsFunc(list, func(f store.Finding) bool { return f.Serious && strings.Contains(f.What, server) }) {
+			t.Errorf("Check as the owner: %+v, %v; want the role that lacks rights", list, err)
+		}
+	}
+	// The servers' role itself gives nothing, and does not fail over it.
+	if _, _, err := postgres.Migrate(t.Context(), dsn); err != nil {
+		t.Errorf("Migrate as the servers' role, with nothing to do: %v", err)
 	}
 }
 
