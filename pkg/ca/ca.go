@@ -247,6 +247,9 @@ func (a *Authority) admit(p *Profile, r Request) (*issuer.Key, error) {
 	if r.CSR == nil {
 		return nil, fault.New(fault.BadRequest, "there is no certificate signing request").WithField("csr")
 	}
+	if r.CSR.KeyErr != nil {
+		return nil, r.CSR.KeyErr
+	}
 	if err := a.CheckKey(r.CSR.SPKIHash); err != nil && !(p.IsCA() && a.subordinate(r.CSR.SPKIHash)) {
 		return nil, err
 	}

@@ -103,6 +103,9 @@ func (a *Authority) successor(ctx context.Context, r RenewRequest) (s successor,
 	}
 	s.pub, s.spki, s.hash = c.PublicKey, c.RawSubjectPublicKeyInfo, old.SPKIHash
 	if r.CSR != nil {
+		if r.CSR.KeyErr != nil {
+			return s, r.CSR.KeyErr
+		}
 		s.pub, s.spki, s.hash = r.CSR.PublicKey, r.CSR.SPKI, r.CSR.SPKIHash
 	}
 	return s, a.CheckKey(s.hash)

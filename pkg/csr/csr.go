@@ -14,6 +14,7 @@ package csr
 import (
 	"bytes"
 	"crypto"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
 	"fmt"
@@ -39,8 +40,10 @@ type Request struct {
 	SPKIHash [32]byte
 	// PublicKey is an *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey.
 	PublicKey crypto.PublicKey
-	// KeyAlgorithm is the kind and size of PublicKey.
+	// KeyAlgorithm is the kind and size of PublicKey; 0 with KeyErr.
 	KeyAlgorithm keys.Algorithm
+	// KeyErr is why the key must not be certified: a fault of the kind BadPublicKey. Nil unless [Parser.DeferKey] is set.
+	KeyErr error
 	// SignatureAlgorithm is what the request is signed with.
 	SignatureAlgorithm x509.SignatureAlgorithm
 
@@ -73,6 +76,9 @@ type Parser struct {
 	AllowSHA1 bool
 	// KeyRules are added to the fixed rules for public keys.
 	KeyRules keys.Rules
+	// DeferKey reads a request whose RSA key must not be certified, if its signature can be checked all the same, and leaves
+	// it to the caller to refuse it by [Request.KeyErr]: for those who say nothing of a request before they know who asks.
+	DeferKey bool
 }
 
 // Parse reads one request with the zero [Parser].
@@ -94,10 +100,14 @@ func (p Parser) Parse(b []byte) (*Request, error) {
 		return nil, fault.Wrap(fault.BadPublicKey, err, "the request's public key cannot be read").
 			WithHint("use an ECDSA key on P-256, an RSA key of at least %d bits, or Ed25519", keys.MinRSABits)
 	}
-	if err := keys.CheckPublicKey(r.PublicKey, p.KeyRules); err != nil {
-		return nil, badKey(err)
-	}
-	if r.KeyAlgorithm, err = keys.AlgorithmOf(r.PublicKey); err != nil {
+	switch err := keys.CheckPublicKey(r.PublicKey, p.KeyRules); {
+	case err == nil:
+		if r.KeyAlgorithm, err = keys.AlgorithmOf(r.PublicKey); err != nil {
+			return nil, badKey(err)
+		}
+	case p.DeferKey && verifies(r.PublicKey):
+		r.KeyErr = badKey(err)
+	default:
 		return nil, badKey(err)
 	}
 	// One key, one encoding: blocked keys and keys of ours are known by the hash of these octets, and the parser is lenient
@@ -111,6 +121,13 @@ func (p Parser) Parse(b []byte) (*Request, error) {
 	}
 	r.SPKIHash = keys.SPKIHash(r.SPKI)
 	return r, nil
+}
+
+// verifies tells whether signatures of an RSA key are checked that is no good for a certificate: from 1024 bits on, and up
+// to where it gets expensive.
+func verifies(public crypto.PublicKey) bool {
+	k, ok := public.(*rsa.PublicKey)
+	return ok && k.N.BitLen() >= 1024 && k.N.BitLen() <= keys.MaxRSABits
 }
 
 // String describes the request in a line without anything secret.

@@ -571,3 +571,27 @@ func BenchmarkParseStandardLibrary(b *testing.B) {
 		}
 	}
 }
+
+// TestDeferKey: a key that is refused is told apart from a request that is broken, by whoever asks for that.
+func TestDeferKey(t *testing.T) {
+	deferring := csr.Parser{DeferKey: true}
+	r, err := deferring.Parse(read(t, "rsa1024.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantFault(t, "1024 bits, deferred", r.KeyErr, fault.BadPublicKey, "1024 bits")
+	if r.KeyAlgorithm != 0 || len(r.Subject) == 0 {
+		t.Errorf("read as %v", r)
+	}
+	if r, err = deferring.Parse(read(t, "rsa.pem")); err != nil || r.KeyErr != nil || r.KeyAlgorithm == 0 {
+		t.Errorf("a good key: %v, %v", r, err)
+	}
+	// The signature is checked all the same, and what cannot be checked is refused at once.
+	block, _ := pem.Decode(read(t, "rsa1024.pem"))
+	bent := bytes.Clone(block.Bytes)
+	bent[len(bent)-1] ^= 1
+	_, err = deferring.Parse(bent)
+	wantFault(t, "1024 bits, bent", err, fault.BadCSR, "not by the key")
+	_, err = deferring.Parse(read(t, "dsa.pem"))
+	wantFault(t, "DSA", err, fault.BadPublicKey, "")
+}

@@ -262,7 +262,11 @@ func TestShortKeyAndLongOAEP(t *testing.T) {
 	}
 	// Such a key gets no certificate (RFC 8894, Section 2.9 has 2048 bits); a shorter one signs nothing.
 	r.configure(staticText, nil)
-	d.ask("19", d.csr(staticText)).failure(t, "2")
+	d.ask("19", d.csr(staticText)).failure(t, "0", "1024 bits")
+	r.configure(staticText, func(c *enrollment.Config) { c.Approval = true })
+	d.ask("19", d.csr(staticText)).failure(t, "0", "1024 bits")
+	// Who has no right to a certificate learns nothing of the key.
+	d.ask("19", d.csr("another challenge")).failure(t, "2", "challenge")
 	if n := r.count(); n != 0 {
 		t.Errorf("%d certificates for a weak key", n)
 	}

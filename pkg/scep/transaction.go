@@ -380,7 +380,7 @@ func (t *transaction) enroll(messageData []byte, failure error) ([]byte, string,
 	// SHA-1 is announced, and devices that know no other sign their requests with it too (strongSwan's --digest sha1). It proves
 	// that they have the key, no more: what authorises a request is judged by its own digest.
 	parser := t.h.cfg.CSRParser
-	parser.AllowSHA1 = true
+	parser.AllowSHA1, parser.DeferKey = true, true
 	request, err := parser.Parse(messageData)
 	if failure != nil {
 		err = failure
@@ -437,6 +437,9 @@ func (t *transaction) decide(request *csr.Request) ([]byte, string, error) {
 	t.contact.known = facts.Devices[t.device]
 	if v.Outcome == enrollment.Refuse {
 		return nil, "", refused(v)
+	}
+	if request.KeyErr != nil { // who may not ask is not told (docs/policy.md, 5)
+		return nil, "", request.KeyErr
 	}
 	t.wrongSecret = "" // of no account: something else has authorised the request
 	if v.Renewal && enrollment.WeakDigest(t.request.Digest()) {
