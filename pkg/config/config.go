@@ -20,6 +20,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/certwright/certwright/pkg/document"
 	"github.com/certwright/certwright/pkg/keys"
 )
 
@@ -251,14 +252,15 @@ func (c *Count) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Duration is a time.Duration in text form: 90s, 10m, 168h.
+// Duration is a time.Duration in text form: 90s, 10m, 7d.
 type Duration time.Duration
 
-// UnmarshalText reads the form of time.ParseDuration. Zero and negative durations are refused.
+// UnmarshalText reads the form of document.ParseDuration, as the settings of issuers and profiles have it. Zero and negative
+// durations are refused.
 func (d *Duration) UnmarshalText(text []byte) error {
-	v, err := time.ParseDuration(string(text))
+	v, err := document.ParseDuration(string(text))
 	if err != nil {
-		return fmt.Errorf("%q is not a duration such as 90s, 10m or 168h", text)
+		return fmt.Errorf("%q is not a duration such as 90s, 10m or 7d", text)
 	}
 	if v <= 0 {
 		return fmt.Errorf("a duration of %s is not above zero", v)

@@ -37,14 +37,14 @@ func TestPrecedence(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("http: 127.0.0.1:1\nhttps: 127.0.0.1:2\nmtls: 127.0.0.1:3\ncrl:\n  interval: 30m\ninit:\n  key_algorithm: p-384\nmigrate: false\n")
+	write("http: 127.0.0.1:1\nhttps: 127.0.0.1:2\nmtls: 127.0.0.1:3\ncrl:\n  interval: 30m\nocsp:\n  next_update: 1d12h\ninit:\n  key_algorithm: p-384\nmigrate: false\n")
 	e := env(map[string]string{"CERTWRIGHT_DATA": dir, "CERTWRIGHT_HTTPS": "127.0.0.1:22", "CERTWRIGHT_MTLS": "127.0.0.1:33", "CERTWRIGHT_CRL_NEXT_UPDATE": "48h", "CERTWRIGHT_NAMES": "a.example,192.0.2.1"})
 	c, err := config.Load("", e, func(c *config.Config) { c.MTLS = "off" })
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := []any{c.HTTP, c.HTTPS, c.MTLS, time.Duration(c.CRL.Interval), time.Duration(c.CRL.NextUpdate), c.Names, c.Init.KeyAlgorithm.String(), *c.Migrate}
-	want := []any{"127.0.0.1:1", "127.0.0.1:22", "off", 30 * time.Minute, 48 * time.Hour, []string{"a.example", "192.0.2.1"}, "p-384", false}
+	got := []any{c.HTTP, c.HTTPS, c.MTLS, time.Duration(c.CRL.Interval), time.Duration(c.CRL.NextUpdate), time.Duration(c.OCSP.NextUpdate), c.Names, c.Init.KeyAlgorithm.String(), *c.Migrate}
+	want := []any{"127.0.0.1:1", "127.0.0.1:22", "off", 30 * time.Minute, 48 * time.Hour, 36 * time.Hour, []string{"a.example", "192.0.2.1"}, "p-384", false}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
