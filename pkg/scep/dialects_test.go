@@ -347,6 +347,17 @@ func TestSameKeyOtherNames(t *testing.T) {
 	if n := r.count(); n != 4 {
 		t.Errorf("%d certificates, want 4", n)
 	}
+	// A one-time challenge was for what it was used for.
+	text := r.challenge()
+	once := func(cn string) []byte {
+		return scepraw.CSR{Key: d.key, Subject: scepraw.Name(cn), Challenges: []string{text}, Digest: crypto.SHA384}.Bytes()
+	}
+	first := d.ask("19", once("five")).success(t)
+	d.ask("19", once("six")).failure(t, "2", "challenge")
+	other := scepraw.CSR{Key: d.key, Subject: scepraw.Name("five"), Challenges: []string{text}, Digest: crypto.SHA512}.Bytes()
+	if again := d.ask("19", other).success(t); !again.Equal(first) {
+		t.Error("a retry with the one-time challenge made a second certificate")
+	}
 	r.configure(staticText, func(c *enrollment.Config) { c.Approval = true })
 	for _, cn := range []string{"three", "three", "four"} {
 		if got := d.ask("19", csr(cn)); got.status != "3" {

@@ -705,20 +705,21 @@ func (t *transaction) again(request *csr.Request, before pki.Enrollment, facts *
 	return true, content, password, nil
 }
 
-// sameChallenge reports whether a request repeats the one before: the very same, or one with the same challenge. A static
-// challenge is good for any names, so that with others the request is another one.
+// sameChallenge reports whether a request repeats the one before: the very same, or one with the same challenge for the same
+// names; or one to renew the same certificate, whose names stay.
 func (t *transaction) sameChallenge(request *csr.Request, before pki.Enrollment, facts *enrollment.Facts) bool {
 	sum := sha256.Sum256(request.DER)
-	switch {
-	case subtle.ConstantTimeCompare(sum[:], before.CSRHash[:]) == 1:
+	if subtle.ConstantTimeCompare(sum[:], before.CSRHash[:]) == 1 {
 		return true
-	case before.Challenge != "":
-		return facts.OneTime != nil && facts.OneTime.ID == before.Challenge
-	case before.Replaces != (pki.Fingerprint{}):
+	}
+	if before.Challenge != "" && (facts.OneTime == nil || facts.OneTime.ID != before.Challenge) {
+		return false
+	}
+	if before.Replaces != (pki.Fingerprint{}) {
 		return t.own != nil && t.own.Fingerprint == before.Replaces
 	}
 	subject, sans := asked(request)
-	return facts.Static && subject == before.Subject && slices.Equal(sans, before.SANs)
+	return (before.Challenge != "" || facts.Static) && subject == before.Subject && slices.Equal(sans, before.SANs)
 }
 
 func denied(e pki.Enrollment) error {
