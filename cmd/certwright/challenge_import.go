@@ -41,7 +41,7 @@ func newChallengeImportCommand(env *environment, conn *connection) *cobra.Comman
 		Short: "Make a one-time challenge for each device of a CSV file",
 		Long: `Make a one-time challenge for each device of a CSV file, and write their texts to another. FILE is - for the standard
 input. Its first line names the columns: device, subject, sans (several names with spaces), profile, validity, note; any
-of them, in any order.
+of them, in any order, with «;» or tabs in place of commas if it has those.
 
 Everything is checked first: one line with a mistake, and nothing is made. What is made is written as it comes, and is
 on disk before more are asked for. All belong to one batch, by which they are listed and revoked together.
@@ -118,8 +118,9 @@ func readLarge(env *environment, file string) ([]byte, error) {
 // parseDevices reads a file of devices. What a line leaves empty is taken from the default. It returns the number of each
 // one's line, too.
 func parseDevices(text []byte, otherwise client.CreateChallengeRequest) (wishes []client.CreateChallengeRequest, lines []int, err error) {
-	rows := csv.NewReader(bytes.NewReader(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))))
-	rows.ReuseRecord = true
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
+	rows := csv.NewReader(bytes.NewReader(text))
+	rows.Comma, rows.ReuseRecord = document.Separator(text), true
 	const hint = "the first line names the columns, as in: device,subject,sans"
 	head, err := rows.Read()
 	if errors.Is(err, io.EOF) {
@@ -203,12 +204,14 @@ func (j *challengeJob) run(ctx context.Context) error {
 	}
 	m := newMeter(j.env)
 	defer m.end()
-	if j.file != "" { // those of --count are all alike
-		if err := j.each(ctx, m, "checked", true, func([]client.MadeChallenge) error { return nil }); err != nil {
-			return err
-		}
-		m.end()
+	checked := j.wishes
+	if j.file == "" { // those of --count are all alike
+		checked = checked[:1]
 	}
+	if err := j.each(ctx, m, "checked", checked, true, func([]client.MadeChallenge) error { return nil }); err != nil {
+		return err
+	}
+	m.end()
 	if j.dryRun {
 		fmt.Fprintf(j.env.out, "dry run: %d challenges would be made, none was\n", len(j.wishes))
 		return nil
@@ -224,7 +227,7 @@ func (j *challengeJob) run(ctx context.Context) error {
 	w := csv.NewWriter(f)
 	err = w.Write([]string{"device", "challenge", "id", "expires_at", "subject"})
 	if err == nil {
-		err = j.each(ctx, m, "made", false, func(made []client.MadeChallenge) error {
+		err = j.each(ctx, m, "made", j.wishes, false, func(made []client.MadeChallenge) error {
 			for _, c := range made {
 				row := []string{c.Device, c.Challenge, c.ID, c.ExpiresAt.UTC().Format(time.RFC3339), c.Subject}
 				for i := range row {
@@ -260,12 +263,12 @@ func (j *challengeJob) run(ctx context.Context) error {
 
 var rowField = regexp.MustCompile(`^challenges\[([0-9]+)\]\.?(.*)$`)
 
-// each sends the wishes to the server, some at a time.
-func (j *challengeJob) each(ctx context.Context, m *meter, what string, dryRun bool, then func([]client.MadeChallenge) error) error {
-	total := int64(len(j.wishes))
+// each sends wishes to the server, some at a time.
+func (j *challengeJob) each(ctx context.Context, m *meter, what string, wishes []client.CreateChallengeRequest, dryRun bool, then func([]client.MadeChallenge) error) error {
+	total := int64(len(wishes))
 	m.show(what, 0, total)
-	for begin := 0; begin < len(j.wishes); begin += importAtOnce {
-		some := j.wishes[begin:min(begin+importAtOnce, len(j.wishes))]
+	for begin := 0; begin < len(wishes); begin += importAtOnce {
+		some := wishes[begin:min(begin+importAtOnce, len(wishes))]
 		_, made, err := j.api.CreateChallenges(ctx, client.BulkChallengesRequest{Point: j.point, Batch: j.batch, DryRun: dryRun, Challenges: some})
 		if err != nil {
 			return j.refused(err, begin, dryRun)

@@ -20,6 +20,12 @@ func TestParseDevices(t *testing.T) {
 	if !reflect.DeepEqual(wishes, want) || !reflect.DeepEqual(lines, []int{2, 3, 5}) {
 		t.Errorf("%+v, lines %v", wishes, lines)
 	}
+	for _, text := range []string{"device;subject;sans\na;CN=a,O=b;DNS:a DNS:b\n", "\xef\xbb\xbfdevice\tsubject\tsans\r\na\tCN=a,O=b\tDNS:a DNS:b\r\n", "subject,sans,device\n\"CN=a,O=b\",DNS:a DNS:b,a\n"} {
+		wishes, _, err := parseDevices([]byte(text), client.CreateChallengeRequest{})
+		if want := []client.CreateChallengeRequest{{Device: "a", Subject: "CN=a,O=b", SANs: []string{"DNS:a", "DNS:b"}}}; err != nil || !reflect.DeepEqual(wishes, want) {
+			t.Errorf("%q: %+v, %v", text, wishes, err)
+		}
+	}
 	for text, part := range map[string]string{
 		"": "empty", "device\n": "no line with a device", "device,mac\na,b\n": `no column "mac"`, "device,device\n": "stands twice", "device,note\na\n": "line 2", "device\n\"a\n": "line",
 	} {
@@ -32,6 +38,7 @@ func TestParseDevices(t *testing.T) {
 func FuzzParseDevices(f *testing.F) {
 	f.Add([]byte("device,subject,sans,profile,validity,note\na,CN=a,DNS:a DNS:b,p,7d,x\n"))
 	f.Add([]byte("\xef\xbb\xbfdevice\n'=a\n"))
+	f.Add([]byte("device;note\na;\"x;y\"\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		wishes, lines, err := parseDevices(text, client.CreateChallengeRequest{})
 		if err == nil && (len(wishes) == 0 || len(wishes) != len(lines)) {

@@ -408,11 +408,29 @@ func mayName(who pki.Principal, p *Profile, c profile.Contents) error {
 	return auth.MayName(who, subject, c.SANStrings)
 }
 
+// Usable refuses an issuer that can issue nothing to anybody now: its certificate has ended, or is revoked or on hold. Errors
+// are faults of the kinds NotFound, PolicyRefused and, when the clock cannot be trusted, Unavailable.
+func (a *Authority) Usable(issuerName string) error {
+	i, err := a.cfg.Issuers.Current().Issuer(issuerName)
+	if err != nil {
+		return err
+	}
+	now, err := a.cfg.Clock.Check()
+	if err != nil {
+		return err
+	}
+	return usable(i.Current, now)
+}
+
 // usable refuses an issuer key that must not issue: its certificate has ended, or is revoked or on hold.
 func usable(key *issuer.Key, now time.Time) error {
-	if key.Revocation != nil {
-		return fault.New(fault.PolicyRefused, "the issuer %q cannot issue: its certificate is %s since %s", key.Issuer.Name,
-			key.Revocation.Status, key.Revocation.RevokedAt.UTC().Format(time.RFC3339)).WithField("issuer")
+	if r := key.Revocation; r != nil {
+		status := r.Status.String()
+		if r.Status == pki.OnHold {
+			status = "on hold"
+		}
+		return fault.New(fault.PolicyRefused, "the issuer %q cannot issue: its certificate has been %s since %s", key.Issuer.Name,
+			status, r.RevokedAt.UTC().Format(time.RFC3339)).WithField("issuer")
 	}
 	if now.After(key.Certificate.NotAfter) {
 		return fault.New(fault.PolicyRefused, "the issuer %q cannot issue: its certificate ended on %s", key.Issuer.Name,

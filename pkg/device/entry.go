@@ -186,7 +186,8 @@ func ReadCSV(r io.Reader) iter.Seq2[Entry, error] {
 		}
 		c := csv.NewReader(in)
 		c.FieldsPerRecord, c.ReuseRecord = -1, true
-		c.Comma = separator(in)
+		begin, _ = in.Peek(in.Size())
+		c.Comma = document.Separator(begin)
 		heading, err := c.Read()
 		if errors.Is(err, io.EOF) {
 			return
@@ -250,18 +251,6 @@ func (l *lineLimit) Read(b []byte) (int, error) {
 		return 0, fmt.Errorf("a line is longer than %d octets", MaxLine)
 	}
 	return n, err
-}
-
-// separator guesses what stands between the columns: what the heading has, which names none with a separator in it.
-func separator(in *bufio.Reader) rune {
-	begin, _ := in.Peek(in.Size())
-	heading, _, _ := bytes.Cut(begin, []byte("\n"))
-	for _, c := range []byte{',', ';', '\t'} {
-		if bytes.IndexByte(heading, c) >= 0 {
-			return rune(c)
-		}
-	}
-	return ','
 }
 
 func readHeading(heading []string) ([]string, error) {

@@ -1,6 +1,9 @@
 package document
 
-import "strings"
+import (
+	"bytes"
+	"strings"
+)
 
 // formulas begin what a spreadsheet could take for a formula, the full-width forms that some fold among them; and an
 // apostrophe, so that taking one away always gives the value back.
@@ -23,4 +26,16 @@ func Value(cell string) string {
 		return text
 	}
 	return cell
+}
+
+// Separator guesses what stands between the columns of a file that begins like this: the comma, «;» or the tab, whichever
+// its first line has. It is for headings of names that have none of them.
+func Separator(begin []byte) rune {
+	heading, _, _ := bytes.Cut(begin, []byte("\n"))
+	for _, c := range []byte{',', ';', '\t'} {
+		if bytes.IndexByte(heading, c) >= 0 {
+			return rune(c)
+		}
+	}
+	return ','
 }

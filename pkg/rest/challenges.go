@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -94,13 +95,15 @@ const (
 // challenger makes challenges for one point.
 type challenger struct {
 	*api
-	by     pki.Principal
-	now    time.Time
-	point  *enrollment.Point
-	issuer *issuer.Issuer
+	by      pki.Principal
+	now     time.Time
+	point   *enrollment.Point
+	issuer  *issuer.Issuer
+	devices map[string]pki.Device // what the registry has of those that are wished for
 }
 
-func (a *api) challenger(ctx context.Context, point string) (*challenger, error) {
+// challenger returns one that fulfills these wishes. The registry is asked about all devices at once.
+func (a *api) challenger(ctx context.Context, point string, wishes ...ChallengeWish) (*challenger, error) {
 	now, err := a.Clock.Check()
 	if err != nil {
 		return nil, err
@@ -115,19 +118,34 @@ func (a *api) challenger(ctx context.Context, point string) (*challenger, error)
 	if !c.point.Accepts(enrollment.ChallengeOneTime) {
 		return nil, fault.New(fault.Conflict, "the enrollment point %q accepts no one-time challenges", point).WithField("point")
 	}
-	c.issuer, err = a.Issuers.Current().Issuer(c.point.Issuer())
+	if c.issuer, err = a.Issuers.Current().Issuer(c.point.Issuer()); err != nil {
+		return nil, err
+	}
+	// Nobody is to type into devices what opens nothing.
+	if err := a.CA.Usable(c.issuer.Name); fault.Is(err, fault.PolicyRefused) {
+		return nil, fault.Wrap(fault.Conflict, err, "a challenge of the enrollment point %q would open nothing: %s", point, fault.Public(err).Detail).WithField("point").
+			WithHint("give the point an issuer that can issue, and make challenges then")
+	} else if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, w := range wishes {
+		if w.Device != "" && enrollment.CheckDeviceID(w.Device) == nil {
+			ids = append(ids, w.Device)
+		}
+	}
+	c.devices, err = a.Enrollments.DevicesByID(ctx, ids)
 	return c, err
 }
 
 // make draws a challenge whose names can stand together with those of its device and its point, and that the profile
 // allows: what is mistyped shows now, and not on the device. Nothing is written.
-func (c *challenger) make(ctx context.Context, w ChallengeWish) (text string, record pki.Challenge, err error) {
-	wanted := c.point.Profile()
-	if w.Profile != "" {
-		if err := c.deviceProfile(w.Profile); err != nil {
-			return "", record, err
-		}
-		wanted = w.Profile
+func (c *challenger) make(w ChallengeWish) (text string, record pki.Challenge, err error) {
+	wanted := cmp.Or(w.Profile, c.point.Profile())
+	if p, err := c.deviceProfile(wanted); err != nil {
+		return "", record, err
+	} else if p.Disabled() {
+		return "", record, fault.New(fault.Conflict, "the challenge would open nothing: the profile %s is disabled", wanted).WithField("profile")
 	}
 	if err := auth.MayUse(c.by, c.issuer.Name, wanted); err != nil {
 		return "", record, err
@@ -153,7 +171,7 @@ func (c *challenger) make(ctx context.Context, w ChallengeWish) (text string, re
 	if err != nil {
 		return "", record, err
 	}
-	if err := c.checkNames(ctx, w.Device, wanted, own); err != nil {
+	if err := c.checkNames(w.Device, wanted, own); err != nil {
 		return "", record, err
 	}
 	text, record = enrollment.NewChallenge()
@@ -165,18 +183,13 @@ func (c *challenger) make(ctx context.Context, w ChallengeWish) (text string, re
 	return text, record, nil
 }
 
-func (c *challenger) checkNames(ctx context.Context, device, profileName string, own enrollment.Binding) error {
-	record := pki.Device{ID: device}
-	if device != "" {
-		known, err := c.Enrollments.Device(ctx, device)
-		switch {
-		case err == nil && !known.Status.Served():
-			return fault.Public(store.RefuseDevice(device)).WithField("device")
-		case err == nil:
-			record = known
-		case !fault.Is(err, fault.NotFound):
-			return err
-		}
+func (c *challenger) checkNames(device, profileName string, own enrollment.Binding) error {
+	record, known := c.devices[device]
+	switch {
+	case !known:
+		record.ID = device
+	case !record.Status.Served():
+		return fault.Public(store.RefuseDevice(device)).WithField("device")
 	}
 	recorded, err := enrollment.ParseBinding("the device's record", record.Subject, record.SANs)
 	if err != nil {
@@ -202,11 +215,11 @@ func (c *challenger) checkNames(ctx context.Context, device, profileName string,
 }
 
 func (a *api) createChallenge(ctx context.Context, in *createChallengeInput) (*challengeOutput, error) {
-	by, err := a.challenger(ctx, in.Body.Point)
+	by, err := a.challenger(ctx, in.Body.Point, in.Body.ChallengeWish)
 	if err != nil {
 		return nil, err
 	}
-	text, c, err := by.make(ctx, in.Body.ChallengeWish)
+	text, c, err := by.make(in.Body.ChallengeWish)
 	if err != nil {
 		return nil, err
 	}
@@ -262,7 +275,7 @@ func (a *api) createChallenges(ctx context.Context, in *createChallengesInput) (
 	if !batchForm.MatchString(in.Body.Batch) {
 		return nil, fault.New(fault.BadRequest, "a batch is called by 1 to 64 letters, digits and hyphens").WithField("batch")
 	}
-	by, err := a.challenger(ctx, in.Body.Point)
+	by, err := a.challenger(ctx, in.Body.Point, in.Body.Challenges...)
 	if err != nil {
 		return nil, err
 	}
@@ -271,7 +284,7 @@ func (a *api) createChallenges(ctx context.Context, in *createChallengesInput) (
 	records := make([]pki.Challenge, len(in.Body.Challenges))
 	var wrong []*fault.Error
 	for i, wish := range in.Body.Challenges {
-		text, c, err := by.make(ctx, wish)
+		text, c, err := by.make(wish)
 		if f, ok := errors.AsType[*fault.Error](err); ok && f.Kind != fault.Internal && f.Kind != fault.Unavailable {
 			if wrong = append(wrong, ofRow(f, i)); len(wrong) == maxWrongRows {
 				break

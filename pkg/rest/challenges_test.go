@@ -1,12 +1,17 @@
 package rest
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 
+	"github.com/certwright/certwright/pkg/ca"
+	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/problem"
+	"github.com/certwright/certwright/pkg/profile"
+	"github.com/certwright/certwright/pkg/store"
 )
 
 // Many challenges are made or none, and what cannot work is refused before anybody types it into a device.
@@ -117,6 +122,97 @@ func TestChallengesInBulk(t *testing.T) {
 		if w.Code != tt.status || w.Code == 200 && !strings.Contains(w.Body.String(), fmt.Sprintf(`"revoked":%d}`, tt.revoked)) {
 			t.Errorf("revoke %s: %d %s; want %d, %d", tt.body, w.Code, w.Body, tt.status, tt.revoked)
 		}
+	}
+}
+
+// A challenge that would open nothing is not made: one by one, many at once, or in a dry run.
+func TestChallengesThatOpenNothing(t *testing.T) {
+	r := newRig(t)
+	i, err := r.config.Issuers.Current().Issuer("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := func(name string, change func(context.Context, ca.StatusRequest) (pki.Certificate, error)) {
+		t.Helper()
+		if _, err := change(t.Context(), ca.StatusRequest{Principal: pki.System(), Certificate: i.Current.Fingerprint, Reason: pki.CACompromise}); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := r.config.Issuers.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask := func(name string, status int, field, detail string) {
+		t.Helper()
+		for _, path := range []string{"/challenges", "/challenges/bulk"} {
+			for body, field := range map[string]string{
+				`{}`: field, `{"challenges":[{}]}`: strings.Replace(field, "profile", "challenges[0].profile", 1), `{"dry_run":true,"challenges":[{}]}`: strings.Replace(field, "profile", "challenges[0].profile", 1),
+			} {
+				if (path == "/challenges") != (body == `{}`) {
+					continue
+				}
+				w := r.withTLS("operator", path, body, "")
+				if p := decode[problem.Document](t, w); w.Code != status || p.Field != field || !strings.Contains(p.Detail, detail) {
+					t.Errorf("%s, %s %s: %d %s; want %d, %q, %q", name, path, body, w.Code, w.Body, status, field, detail)
+				}
+			}
+		}
+	}
+	set("hold", r.config.CA.Hold)
+	ask("an issuer on hold", http.StatusConflict, "point", "on hold since")
+	set("release", r.config.CA.Release)
+	disable := func(off bool) {
+		t.Helper()
+		p, err := r.config.CA.Profile(profile.Device)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := p.Config()
+		c.Disabled = off
+		if _, _, err := r.config.CA.PutProfile(t.Context(), ca.ProfileChange{Principal: pki.System(), Config: c, Version: ca.AnyVersion}); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	disable(true)
+	ask("a profile that is disabled", http.StatusConflict, "profile", "the profile device is disabled")
+	disable(false)
+	var list struct{ Challenges []Challenge }
+	if r.must("auditor", "GET", "/challenges", nil, &list); len(list.Challenges) != 0 {
+		t.Errorf("%d challenges were made", len(list.Challenges))
+	}
+	if w := r.withTLS("operator", "/challenges", `{}`, ""); w.Code >= 300 {
+		t.Errorf("when all is well again: %d %s", w.Code, w.Body)
+	}
+	set("revoke", r.config.CA.Revoke)
+	ask("an issuer that is revoked", http.StatusConflict, "point", "revoked since")
+}
+
+// BenchmarkBulkChallenges checks, and then makes, a thousand challenges at once for devices that nobody knows, as
+// «certwright challenge import» does.
+func BenchmarkBulkChallenges(b *testing.B) {
+	for name, open := range map[string]func(testing.TB) store.Store{"sqlite": newSQLite, "postgres": newPostgres} {
+		b.Run(name, func(b *testing.B) {
+			r := newRigOn(b, open(b))
+			made := 0
+			request := func(dryRun bool) {
+				rows := make([]string, maxChallenges)
+				for i := range rows {
+					rows[i] = fmt.Sprintf(`{"device":"pump-%d","subject":"CN=pump-%[1]d"}`, made+i)
+				}
+				body := fmt.Sprintf(`{"dry_run":%t,"challenges":[%s]}`, dryRun, strings.Join(rows, ","))
+				if w := r.withTLS("operator", "/challenges/bulk", body, ""); w.Code != http.StatusOK {
+					b.Fatalf("%d %s", w.Code, w.Body)
+				}
+			}
+			for b.Loop() {
+				request(true)
+				request(false)
+				made += maxChallenges
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(made), "µs/challenge")
+		})
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/pkg/auth"
+	"github.com/certwright/certwright/pkg/ca"
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/issuer"
 	"github.com/certwright/certwright/pkg/pki"
@@ -23,8 +24,8 @@ type EnrollmentStore interface {
 	store.Challenges
 	store.Enrollments
 	NotificationBacklogs(ctx context.Context) ([]store.NotificationBacklog, error)
-	// Device is that of store.Devices.
-	Device(ctx context.Context, id string) (pki.Device, error)
+	// DevicesByID is that of store.Devices.
+	DevicesByID(ctx context.Context, ids []string) (map[string]pki.Device, error)
 }
 
 // Decisions settle requests that wait for a person.
@@ -44,16 +45,16 @@ type RAs interface {
 	Rotate(ctx context.Context, i *issuer.Issuer, by pki.Principal) error
 }
 
-// deviceProfile refuses profiles that no device can enroll for.
-func (a *api) deviceProfile(name string) error {
+// deviceProfile returns a profile, and refuses one that no device can enroll for.
+func (a *api) deviceProfile(name string) (*ca.Profile, error) {
 	p, err := a.CA.Profile(name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if p.IsCA() {
-		return fault.New(fault.PolicyRefused, "devices cannot enroll for CA certificates").WithField("profile")
+		return nil, fault.New(fault.PolicyRefused, "devices cannot enroll for CA certificates").WithField("profile")
 	}
-	return nil
+	return p, nil
 }
 
 type rotateRAInput struct {

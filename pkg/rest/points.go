@@ -358,7 +358,8 @@ func (a *api) pointConfig(body PointSettings, name string) (enrollment.Config, e
 		}
 	}
 	if c.Profile != "" {
-		return c, a.deviceProfile(c.Profile)
+		_, err := a.deviceProfile(c.Profile)
+		return c, err
 	}
 	return c, nil
 }

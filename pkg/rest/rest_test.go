@@ -47,7 +47,7 @@ var update = flag.Bool("update", false, "rewrite api/openapi.yaml")
 
 // rig is the API on a real store.
 type rig struct {
-	t       *testing.T
+	t       testing.TB
 	handler http.Handler
 	doc     []byte
 	store   store.Store
@@ -86,7 +86,7 @@ func (noDevices) Rotate(context.Context, *issuer.Issuer, pki.Principal) error {
 	return nil
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	return newRigOn(t, newSQLite(t))
 }
@@ -97,7 +97,7 @@ func onBothStores(t *testing.T, test func(t *testing.T, r *rig)) {
 	t.Run("postgres", func(t *testing.T) { test(t, newRigOn(t, newPostgres(t))) })
 }
 
-func newSQLite(t *testing.T) store.Store {
+func newSQLite(t testing.TB) store.Store {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "certwright.db")
 	if _, _, err := sqlite.Migrate(t.Context(), path); err != nil {
@@ -111,7 +111,7 @@ func newSQLite(t *testing.T) store.Store {
 	return s
 }
 
-func newPostgres(t *testing.T) store.Store {
+func newPostgres(t testing.TB) store.Store {
 	t.Helper()
 	dsn := pgtest.Template(t, "rest", func(dsn string) error {
 		_, _, err := postgres.Migrate(context.Background(), dsn)
@@ -125,7 +125,7 @@ func newPostgres(t *testing.T) store.Store {
 	return s
 }
 
-func newRigOn(t *testing.T, s store.Store) *rig {
+func newRigOn(t testing.TB, s store.Store) *rig {
 	t.Helper()
 	ctx := t.Context()
 	r := &rig{t: t, store: s, tokens: map[string]string{}}
@@ -284,7 +284,7 @@ func (r *rig) must(who, method, path string, body, out any) {
 	}
 }
 
-func newCSR(t *testing.T, cn string) string {
+func newCSR(t testing.TB, cn string) string {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

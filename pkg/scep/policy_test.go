@@ -486,7 +486,7 @@ func TestNothingWaitsInVain(t *testing.T) {
 		profile.Condition{Expr: `validity < duration("1h") || now > timestamp("2020-01-01T00:00:00Z")`})
 	r.issuerIs(pki.OnHold)
 	e := d.waits(d.ask("19", d.csr(text)), "approval")
-	if _, err := r.handler.Approve(t.Context(), operator, "", e.ID); !fault.Is(err, fault.PolicyRefused) || !strings.Contains(err.Error(), "hold") {
+	if _, err := r.handler.Approve(t.Context(), operator, "", e.ID); !fault.Is(err, fault.PolicyRefused) || !strings.Contains(err.Error(), "on hold") {
 		t.Errorf("approved while the issuer is on hold: %v", err)
 	}
 	r.issuerIs(pki.Good)

@@ -30,6 +30,8 @@ type Devices interface {
 	CreateDevices(ctx context.Context, ds []pki.Device, record audit.Record) error
 	// Device returns one by its id; NotFound if there is none.
 	Device(ctx context.Context, id string) (pki.Device, error)
+	// DevicesByID returns those of the given ids that exist, by their ids.
+	DevicesByID(ctx context.Context, ids []string) (map[string]pki.Device, error)
 	// ListDevices returns a page in the order of ids (as octets).
 	ListDevices(ctx context.Context, f DeviceFilter, p Page) ([]pki.Device, string, error)
 	// CountDevices counts up to limit and then stops: a result of limit means "that many or more".

@@ -20,6 +20,12 @@ func (m *measured) Device(ctx context.Context, id string) (_ pki.Device, err err
 	return m.Store.Device(ctx, id)
 }
 
+// DevicesByID implements Store.
+func (m *measured) DevicesByID(ctx context.Context, ids []string) (_ map[string]pki.Device, err error) {
+	defer m.done("DevicesByID", time.Now(), &err)
+	return m.Store.DevicesByID(ctx, ids)
+}
+
 // ListDevices implements Store.
 func (m *measured) ListDevices(ctx context.Context, f DeviceFilter, p Page) (_ []pki.Device, _ string, err error) {
 	defer m.done("ListDevices", time.Now(), &err)

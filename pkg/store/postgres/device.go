@@ -378,6 +378,32 @@ func (s *Store) Device(ctx context.Context, id string) (pki.Device, error) {
 	})
 }
 
+// DevicesByID implements store.Devices.
+func (s *Store) DevicesByID(ctx context.Context, ids []string) (map[string]pki.Device, error) {
+	if len(ids) == 0 {
+		return map[string]pki.Device{}, nil
+	}
+	return read(ctx, s, "reading devices", func(conn *pgxpool.Conn) (map[string]pki.Device, error) {
+		fit := make([]string, len(ids))
+		for i, id := range ids {
+			fit[i] = text(id)
+		}
+		rows, err := conn.Query(ctx, `SELECT `+deviceColumns+` FROM device WHERE id = ANY($1::text[])`, fit)
+		if err != nil {
+			return nil, err
+		}
+		ds, err := pgx.CollectRows(rows, scanDevice)
+		if err != nil {
+			return nil, err
+		}
+		found := make(map[string]pki.Device, len(ds))
+		for _, d := range ds {
+			found[d.ID] = d
+		}
+		return found, nil
+	})
+}
+
 func errNoDevice() error { return fault.New(fault.NotFound, "there is no such device") }
 
 const deviceList = "devices"

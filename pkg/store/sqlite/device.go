@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -203,6 +204,30 @@ func (s *Store) Device(ctx context.Context, id string) (pki.Device, error) {
 		return d, errNoDevice()
 	}
 	return d, s.asFault(ctx, err, "reading a device")
+}
+
+// devicesAtOnce is how many devices one statement looks up.
+const devicesAtOnce = 500
+
+// DevicesByID returns devices by their ids.
+func (s *Store) DevicesByID(ctx context.Context, ids []string) (map[string]pki.Device, error) {
+	if err := s.begin(ctx); err != nil {
+		return nil, err
+	}
+	found := make(map[string]pki.Device, len(ids))
+	for some := range slices.Chunk(ids, devicesAtOnce) {
+		c := &clauses{from: `SELECT ` + deviceColumns + ` FROM device`}
+		in(c, `id`, some)
+		err := each(ctx, s.read, c.String(), c.args, func(scan func(...any) error) error {
+			d, err := scanDevice(scan)
+			found[d.ID] = d
+			return err
+		})
+		if err != nil {
+			return nil, s.asFault(ctx, err, "reading devices")
+		}
+	}
+	return found, nil
 }
 
 func errNoDevice() error { return fault.New(fault.NotFound, "there is no such device") }

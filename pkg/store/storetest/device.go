@@ -101,6 +101,22 @@ func testDevices(t *testing.T, h Harness) {
 	}
 	equal(t, "a whole device", e.device(whole.ID), whole)
 	equal(t, "a plain device", e.device(plain.ID), plain)
+	byID := func(want map[string]pki.Device, ids ...string) {
+		t.Helper()
+		if got, err := e.DevicesByID(ctx, ids); err != nil || len(got) != len(want) {
+			t.Errorf("DevicesByID(%q) = %d devices, %v; want %d", ids, len(got), err, len(want))
+		} else {
+			equal(t, "devices by their ids", got, want)
+		}
+	}
+	byID(map[string]pki.Device{})
+	byID(map[string]pki.Device{}, "none")
+	byID(map[string]pki.Device{whole.ID: whole, plain.ID: plain}, whole.ID, "none", plain.ID, whole.ID)
+	absentIDs := make([]string, 1500, 1501)
+	for i := range absentIDs {
+		absentIDs[i] = fmt.Sprint("none ", i)
+	}
+	byID(map[string]pki.Device{whole.ID: whole}, append(absentIDs, whole.ID)...)
 	fresh := device()
 	err = e.CreateDevices(ctx, []pki.Device{fresh, whole}, record("device.create", base))
 	wantFault(t, "an id that exists", err, fault.Conflict, nil)
