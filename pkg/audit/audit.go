@@ -13,7 +13,10 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Hash is a node or a head of the chain. The zero value is the head before the first batch.
@@ -65,8 +68,76 @@ const (
 	ActionCRLAddress    = "crl.address"
 )
 
-// Canonical returns the record's canonical bytes. The time is cut to microseconds, which both stores keep.
+// What a record keeps of texts that a stranger may have written, as octets of its canonical bytes: of one value of Detail,
+// and of all of them. What is cut ends with how long it was and its SHA-256, so that the whole, where somebody has it, can
+// be told to be the one.
+const (
+	maxValue  = 4 << 10
+	maxDetail = 32 << 10
+)
+
+// Canonical returns the record's canonical bytes. The time is cut to microseconds, which both stores keep, and so are long
+// values of Detail. What is not UTF-8 becomes U+FFFD.
 func (r Record) Canonical() []byte {
+	for _, text := range []*string{&r.Action, &r.Actor, &r.Role, &r.Source, &r.RequestID, &r.Target} {
+		*text = strings.ToValidUTF8(*text, "\ufffd")
+	}
+	r.Detail = bounded(r.Detail)
+	return r.encode()
+}
+
+// bounded returns detail with its long values cut. It is the same map when none is.
+func bounded(detail map[string]string) map[string]string {
+	kept, takes := cutAll(detail, maxValue)
+	if takes > maxDetail {
+		kept, _ = cutAll(detail, maxDetail/len(detail))
+	}
+	return kept
+}
+
+// cutAll cuts values that take more than limit octets, and returns how many the values take.
+func cutAll(detail map[string]string, limit int) (kept map[string]string, takes int) {
+	kept = detail
+	changed := false
+	for key, value := range detail {
+		text := strings.ToValidUTF8(value, "\ufffd")
+		end, n := within(text, limit)
+		if end < len(text) {
+			about := fmt.Sprintf("... (cut: %d octets, SHA-256 %x)", len(value), sha256.Sum256([]byte(value)))
+			end, n = within(text, max(0, limit-len(about)))
+			text, n = text[:end]+about, n+len(about)
+		}
+		takes += n
+		if text == value {
+			continue
+		}
+		if !changed {
+			kept, changed = maps.Clone(detail), true
+		}
+		kept[key] = text
+	}
+	return kept, takes
+}
+
+// within returns how long the beginning of a text, in UTF-8, is that takes at most limit octets in JSON, and how many it takes.
+func within(text string, limit int) (end, takes int) {
+	for at, c := range text {
+		n := utf8.RuneLen(c)
+		switch {
+		case c < ' ' || c == '\u2028' || c == '\u2029':
+			n = len(`\u0001`)
+		case c == '"' || c == '\\':
+			n = 2
+		}
+		if takes+n > limit {
+			return at, takes
+		}
+		takes += n
+	}
+	return len(text), takes
+}
+
+func (r Record) encode() []byte {
 	r.Time = r.Time.UTC().Truncate(time.Microsecond)
 	b := new(bytes.Buffer)
 	enc := json.NewEncoder(b)
@@ -86,7 +157,7 @@ func Parse(canonical []byte) (Record, error) {
 	if err := dec.Decode(&r); err != nil {
 		return Record{}, fmt.Errorf("reading an audit record: %w", err)
 	}
-	if !bytes.Equal(r.Canonical(), canonical) {
+	if !bytes.Equal(r.encode(), canonical) { // an earlier release cut nothing
 		return Record{}, fmt.Errorf("reading an audit record: the bytes are not in canonical form")
 	}
 	return r, nil

@@ -1,7 +1,12 @@
 package audit_test
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -120,5 +125,75 @@ func TestVerifierFindsEveryEdit(t *testing.T) {
 		if err := verify(edit(chain(9))); err == nil {
 			t.Errorf("%s: the verifier noticed nothing", name)
 		}
+	}
+}
+
+func TestLongValuesAreCut(t *testing.T) {
+	record := func(detail map[string]string) audit.Record {
+		return audit.Record{Time: time.Date(2026, 11, 3, 10, 0, 0, 0, time.UTC), Action: "enrollment.refuse", Actor: "scep:default", Detail: detail}
+	}
+	long := strings.Repeat("ü", 30_000)
+	short := record(map[string]string{"why": strings.Repeat("x", 4096), "empty": ""})
+	for name, c := range map[string]struct {
+		detail map[string]string
+		most   int
+	}{
+		"none":               {nil, 200},
+		"one long value":     {map[string]string{"why": long, "subject": "CN=x"}, 5 << 10},
+		"much to escape":     {map[string]string{"why": strings.Repeat("\x01", 60_000), "subject": strings.Repeat(`\"`, 9000)}, 10 << 10},
+		"not UTF-8":          {map[string]string{"why": strings.Repeat("\xff", 60_000)}, 5 << 10},
+		"some not UTF-8":     {map[string]string{"why": "a\xffb", "subject": "CN=x"}, 300},
+		"line separators":    {map[string]string{"why": strings.Repeat("\u2028", 60_000)}, 5 << 10},
+		"many long values":   {map[string]string{"a": long, "b": long, "c": long, "d": long, "e": long, "f": long, "g": long, "h": long, "i": long, "j": long, "k": long}, 36 << 10},
+		"many of every kind": {map[string]string{"a": long, "b": long, "c": long, "d": long, "e": long, "f": long, "g": long, "h": long, "i": "x", "j": long, "k": ""}, 36 << 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			whole := maps.Clone(c.detail)
+			b := record(c.detail).Canonical()
+			if len(b) > c.most {
+				t.Errorf("the record has %d octets, want at most %d", len(b), c.most)
+			}
+			if !maps.Equal(whole, c.detail) {
+				t.Error("the caller's map was changed")
+			}
+			r, err := audit.Parse(b)
+			if err != nil {
+				t.Fatalf("Parse: %v", err)
+			}
+			for key, value := range c.detail {
+				kept, about, cut := strings.Cut(r.Detail[key], "... (cut: ")
+				switch {
+				case !cut && kept != strings.ToValidUTF8(value, "\ufffd"):
+					t.Errorf("%s became %q", key, kept)
+				case cut && about != fmt.Sprintf("%d octets, SHA-256 %x)", len(value), sha256.Sum256([]byte(value))):
+					t.Errorf("%s is said to have %s", key, about)
+				case cut && len(kept) < 500:
+					t.Errorf("of %s %d octets are left", key, len(kept))
+				}
+			}
+			if again := r.Canonical(); !bytes.Equal(again, b) {
+				t.Errorf("the record that was read is another: %d octets, was %d", len(again), len(b))
+			}
+		})
+	}
+	if r, err := audit.Parse(short.Canonical()); err != nil || !maps.Equal(r.Detail, short.Detail) {
+		t.Errorf("what is not too long became %v, %v", r.Detail, err)
+	}
+
+	odd := record(nil)
+	odd.Actor, odd.Target, odd.Source, odd.RequestID = "\xff", "device/\xc3", "\x80", "\xed\xa0\x80"
+	if r, err := audit.Parse(odd.Canonical()); err != nil || r.Actor != "\ufffd" || r.Target != "device/\ufffd" {
+		t.Errorf("a record that is not UTF-8 became %+v, %v", r, err)
+	}
+
+	// What an earlier release has written stays what it was.
+	b := new(bytes.Buffer)
+	enc := json.NewEncoder(b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(record(map[string]string{"why": long})); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := audit.Parse(bytes.TrimSuffix(b.Bytes(), []byte("\n"))); err != nil || r.Detail["why"] != long {
+		t.Errorf("a long record of before: %v", err)
 	}
 }

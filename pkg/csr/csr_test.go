@@ -234,6 +234,9 @@ func (r *request) encode(t testing.TB) []byte {
 }
 
 // A request of our own making, each time with one thing changed.
+// long is the content of an object identifier of n octets.
+func long(n int) []byte { return append([]byte{0x2a}, bytes.Repeat([]byte{1}, n-1)...) }
+
 func TestParseStructure(t *testing.T) {
 	challenge := func(values ...[]byte) []byte { return attribute(pki.OIDChallengePassword, values...) }
 	san := extension(pki.OIDSubjectAltName, tlv(0x30, tlv(0x82, []byte("a.example"))))
@@ -323,6 +326,11 @@ func TestParseStructure(t *testing.T) {
 		{"registeredID", with(sans(tlv(0x88, []byte{0x2a, 3}))), "", func(r *csr.Request) string {
 			return cmp.Diff([]der.GeneralName{{Tag: der.TagRegisteredID, TypeID: asn1.ObjectIdentifier{1, 2, 3}}}, r.SANs)
 		}},
+		{"registeredID of 65 octets", with(sans(tlv(0x88, long(65)))), "registeredID", nil},
+		{"an extension whose name has 30 kB", with(extensionRequest(tlv(0x30, tlv(0x06, long(30_000)), tlv(0x04)))), "the extension request", nil},
+		{"an attribute whose name has 30 kB", with(tlv(0x30, tlv(0x06, long(30_000)), tlv(0x31))), "attributes", nil},
+		{"an extended key usage of 30 kB", with(extensionRequest(extension(asn1.ObjectIdentifier{2, 5, 29, 37}, tlv(0x30, tlv(0x06, long(30_000)))))), "extKeyUsage", nil},
+		{"an extended key usage of 64 octets", with(extensionRequest(extension(asn1.ObjectIdentifier{2, 5, 29, 37}, tlv(0x30, tlv(0x06, long(64)))))), "", nil},
 		{"registeredID that is none", with(sans(tlv(0x88))), "registeredID", nil},
 		{"otherName", with(sans(tlv(0xa0, oid(asn1.ObjectIdentifier{1, 2, 3}), tlv(0xa0, tlv(0x05))))), "", func(r *csr.Request) string {
 			return cmp.Diff([]der.GeneralName{der.OtherName(asn1.ObjectIdentifier{1, 2, 3}, []byte{5, 0})}, r.SANs)

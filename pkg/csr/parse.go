@@ -20,6 +20,7 @@ const (
 	maxExtensions = 64  // in the extension request
 	maxNames      = 512 // in the subjectAltName
 	maxPurposes   = 64  // in the extKeyUsage
+	maxOID        = 64  // octets of an object identifier; those in use have less than 30
 )
 
 // Tags that cryptobyte does not name.
@@ -53,7 +54,7 @@ func parse(raw []byte) (*Request, signature, error) {
 		return nil, sig, malformed("certificationRequestInfo")
 	}
 	sig.tbs = tbs
-	if !request.ReadASN1(&algorithm, cbasn1.SEQUENCE) || !algorithm.ReadASN1ObjectIdentifier(&sig.oid) || !oneOrNone(algorithm) {
+	if !request.ReadASN1(&algorithm, cbasn1.SEQUENCE) || !readOID(&algorithm, &sig.oid) || !oneOrNone(algorithm) {
 		return nil, sig, malformed("signatureAlgorithm")
 	}
 	sig.params = algorithm
@@ -112,7 +113,7 @@ func (r *Request) parseAttributes(attributes cryptobyte.String) error {
 		if n == maxAttributes {
 			return bad("the request has more than %d attributes", maxAttributes)
 		}
-		if !attributes.ReadASN1(&attribute, cbasn1.SEQUENCE) || !attribute.ReadASN1ObjectIdentifier(&oid) ||
+		if !attributes.ReadASN1(&attribute, cbasn1.SEQUENCE) || !readOID(&attribute, &oid) ||
 			!attribute.ReadASN1(&values, cbasn1.SET) || !attribute.Empty() {
 			return malformed("attributes")
 		}
@@ -157,7 +158,7 @@ func (r *Request) parseExtensions(extensions cryptobyte.String) error {
 			return bad("the request asks for more than %d extensions", maxExtensions)
 		}
 		// A critical FALSE that is written out is not DER, and common.
-		if !extensions.ReadASN1(&extension, cbasn1.SEQUENCE) || !extension.ReadASN1ObjectIdentifier(&oid) ||
+		if !extensions.ReadASN1(&extension, cbasn1.SEQUENCE) || !readOID(&extension, &oid) ||
 			extension.PeekASN1Tag(cbasn1.BOOLEAN) && !extension.ReadASN1Boolean(&critical) ||
 			!extension.ReadASN1(&value, cbasn1.OCTET_STRING) || !extension.Empty() {
 			return malformed("the extension request")
@@ -197,7 +198,7 @@ func parseName(rdns cryptobyte.String) ([]der.Attribute, error) {
 		for !rdn.Empty() {
 			var attribute cryptobyte.String
 			var a der.Attribute
-			if !rdn.ReadASN1(&attribute, cbasn1.SEQUENCE) || !attribute.ReadASN1ObjectIdentifier(&a.Type) {
+			if !rdn.ReadASN1(&attribute, cbasn1.SEQUENCE) || !readOID(&attribute, &a.Type) {
 				return nil, malformed("subject")
 			}
 			var err error
@@ -339,7 +340,7 @@ func parseGeneralName(tag cbasn1.Tag, content cryptobyte.String) (der.GeneralNam
 	case cbasn1.Tag(8).ContextSpecific():
 		var oid asn1.ObjectIdentifier
 		element := cryptobyte.String(der.AppendTLV(nil, 0x06, content))
-		if !element.ReadASN1ObjectIdentifier(&oid) {
+		if !readOID(&element, &oid) {
 			return der.GeneralName{}, malformed("subjectAltName: registeredID")
 		}
 		return der.GeneralName{Tag: der.TagRegisteredID, TypeID: oid}, nil
@@ -350,7 +351,7 @@ func parseGeneralName(tag cbasn1.Tag, content cryptobyte.String) (der.GeneralNam
 func parseOtherName(content cryptobyte.String) (der.GeneralName, error) {
 	var oid asn1.ObjectIdentifier
 	var value cryptobyte.String
-	if !content.ReadASN1ObjectIdentifier(&oid) || !content.ReadASN1(&value, cbasn1.Tag(0).Constructed().ContextSpecific()) || !content.Empty() {
+	if !readOID(&content, &oid) || !content.ReadASN1(&value, cbasn1.Tag(0).Constructed().ContextSpecific()) || !content.Empty() {
 		return der.GeneralName{}, malformed("subjectAltName: otherName")
 	}
 	if oid.Equal(oidUPN) {
@@ -384,6 +385,13 @@ func parseKeyUsage(value cryptobyte.String) (x509.KeyUsage, error) {
 	return usage, nil
 }
 
+// readOID reads an object identifier of a sane length: it is going to stand in messages and records.
+func readOID(from *cryptobyte.String, oid *asn1.ObjectIdentifier) bool {
+	element := *from
+	var body cryptobyte.String
+	return element.ReadASN1(&body, cbasn1.OBJECT_IDENTIFIER) && len(body) <= maxOID && from.ReadASN1ObjectIdentifier(oid)
+}
+
 func parsePurposes(value cryptobyte.String) ([]asn1.ObjectIdentifier, error) {
 	var content cryptobyte.String
 	if !value.ReadASN1(&content, cbasn1.SEQUENCE) || !value.Empty() || content.Empty() {
@@ -392,7 +400,7 @@ func parsePurposes(value cryptobyte.String) ([]asn1.ObjectIdentifier, error) {
 	var purposes []asn1.ObjectIdentifier
 	for !content.Empty() {
 		var oid asn1.ObjectIdentifier
-		if !content.ReadASN1ObjectIdentifier(&oid) {
+		if !readOID(&content, &oid) {
 			return nil, malformed("extKeyUsage")
 		}
 		if len(purposes) == maxPurposes {

@@ -197,6 +197,46 @@ func TestGET(t *testing.T) {
 }
 
 // What is wrong with a message that everybody can see has a failInfo of its own; what is encrypted has one for all.
+// TestLongWordsAreCut: whoever has a challenge can fill a request with words, and neither the audit trail nor an answer with
+// them.
+func TestLongWordsAreCut(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, keys.P256)
+	long := strings.Repeat("\u00fcx", 10_000)
+	extension := func(oid string, value []byte) []byte {
+		return scepraw.Attribute("1.2.840.113549.1.9.14", scepraw.Sequence(scepraw.Sequence(scepraw.OID(oid), scepraw.Octets(value))))
+	}
+	purpose := scepraw.TLV(6, []byte{0x2a}, bytes.Repeat([]byte{1}, 30_000))
+	for name, edit := range map[string]func(*scepraw.CSR){
+		"an extended key usage": func(c *scepraw.CSR) { c.Attributes = [][]byte{extension("2.5.29.37", scepraw.Sequence(purpose))} },
+		"an extension":          func(c *scepraw.CSR) { c.Attributes = [][]byte{extension("1.2.3.4", bytes.Repeat([]byte{1}, 30_000))} },
+		"a name": func(c *scepraw.CSR) {
+			c.Attributes = [][]byte{extension("2.5.29.17", scepraw.Sequence(scepraw.TLV(0x82, bytes.Repeat([]byte("a."), 15_000))))}
+		},
+		"a subject": func(c *scepraw.CSR) { c.Subject = scepraw.Name(long) },
+		"many subjects": func(c *scepraw.CSR) {
+			c.Subject = scepraw.Sequence(bytes.Repeat(scepraw.Set(scepraw.Sequence(scepraw.OID("2.5.4.11"), scepraw.UTF8(strings.Repeat("u", 400)))), 60))
+		},
+	} {
+		d := r.device(otherKey())
+		d.id = name
+		c := scepraw.CSR{Key: d.key, Challenges: []string{r.challenge()}}
+		edit(&c)
+		if got := d.ask("19", c.Bytes()); len(got.text) > 1100 {
+			t.Errorf("%s: the answer has a text of %d octets", name, len(got.text))
+		}
+	}
+	events, _, err := r.store.AuditEvents(t.Context(), store.AuditFilter{}, store.Page{Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events {
+		if len(e.Bytes) > 6<<10 {
+			t.Errorf("a record of %d octets: %.300s", len(e.Bytes), e.Bytes)
+		}
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, keys.P256)

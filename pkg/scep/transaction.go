@@ -215,8 +215,14 @@ func reasonOf(err error) enrollment.Reason {
 	return enrollment.ReasonOther
 }
 
+// maxText bounds texts in which a request's own words may be: of answers, of records, and for webhooks.
+const maxText = 1000
+
 // clean makes a text fit for a client's terminal and log: a request's own words may be in it.
 func clean(s string) string {
+	if len(s) > maxText {
+		s = strings.ToValidUTF8(s[:maxText], "") + "..."
+	}
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r >= 0x7f && r < 0xa0 || r >= 0x200b && r <= 0x200f || r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
 			return '?'
