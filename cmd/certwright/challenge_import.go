@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/certwright/certwright/pkg/client"
+	"github.com/certwright/certwright/pkg/device"
 	"github.com/certwright/certwright/pkg/document"
 )
 
@@ -41,7 +42,9 @@ func newChallengeImportCommand(env *environment, conn *connection) *cobra.Comman
 		Short: "Make a one-time challenge for each device of a CSV file",
 		Long: `Make a one-time challenge for each device of a CSV file, and write their texts to another. FILE is - for the standard
 input. Its first line names the columns: device, subject, sans (several names with spaces), profile, validity, note; any
-of them, in any order, with «;» or tabs in place of commas if it has those.
+of them, in any order, with «;» or tabs in place of commas if it has those. A file that «certwright device import»
+reads, or «certwright device export» has written, does as well: its id is the device, and its other columns are left
+alone.
 
 Everything is checked first: one line with a mistake, and nothing is made. What is made is written as it comes, and is
 on disk before more are asked for. All belong to one batch, by which they are listed and revoked together.
@@ -129,15 +132,25 @@ func parseDevices(text []byte, otherwise client.CreateChallengeRequest) (wishes 
 	if err != nil {
 		return nil, nil, err
 	}
-	columns := make([]string, len(head))
+	columns := make([]string, len(head)) // empty: left alone
 	for i, name := range head {
 		columns[i] = strings.ToLower(strings.TrimSpace(name))
 		switch {
+		case columns[i] == "id":
+			columns[i] = "device"
+		case strings.HasPrefix(columns[i], "label:"), slices.Contains(device.Columns(), columns[i]) && !slices.Contains(importColumns, columns[i]):
+			columns[i] = ""
+		}
+		switch {
+		case columns[i] == "":
 		case !slices.Contains(importColumns, columns[i]):
 			return nil, nil, failure(hint, "there is no column %q; there are %s", name, strings.Join(importColumns, ", "))
 		case slices.Contains(columns[:i], columns[i]):
 			return nil, nil, failure(hint, "the column %s stands twice", columns[i])
 		}
+	}
+	if slices.Equal(columns, make([]string, len(columns))) {
+		return nil, nil, failure(hint, "there is no column device")
 	}
 	for {
 		row, err := rows.Read()

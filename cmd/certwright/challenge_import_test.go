@@ -26,7 +26,13 @@ func TestParseDevices(t *testing.T) {
 			t.Errorf("%q: %+v, %v", text, wishes, err)
 		}
 	}
+	// As the registry reads and writes them.
+	wishes, _, err = parseDevices([]byte("Id;group;label:Site;sans;status\na;g;B;DNS:a,b;expected\n"), client.CreateChallengeRequest{})
+	if err != nil || !reflect.DeepEqual(wishes, []client.CreateChallengeRequest{{Device: "a", SANs: []string{"DNS:a,b"}}}) {
+		t.Errorf("%+v, %v", wishes, err)
+	}
 	for text, part := range map[string]string{
+		"id,device\na,b\n": "stands twice", "group,label:x\na,b\n": "no column device",
 		"": "empty", "device\n": "no line with a device", "device,mac\na,b\n": `no column "mac"`, "device,device\n": "stands twice", "device,note\na\n": "line 2", "device\n\"a\n": "line",
 	} {
 		if _, _, err := parseDevices([]byte(text), client.CreateChallengeRequest{}); err == nil || !strings.Contains(err.Error(), part) {

@@ -231,7 +231,7 @@ func newIssuerSettingsCommand(env *environment, conn *connection) *cobra.Command
 			if s.Changed != nil {
 				f.add("Changed", stampFor(*s.Changed, env.now())+" by "+s.ChangedBy)
 			}
-			addSettings(&f, s.Config)
+			addSettings(&f, "Settings", s.Config)
 		}
 		if s.InForce != nil {
 			f.add("In force", inForceLines(*s.InForce)...)

@@ -167,7 +167,7 @@ func newPointShowCommand(env *environment, conn *connection) *cobra.Command {
 			var f fields
 			f.add("Point", v.Name)
 			f.add("Version", fmt.Sprintf("%d, of %s by %s", v.Version, stamp(v.Changed), v.ChangedBy))
-			addSettings(&f, v.Settings)
+			addSettings(&f, "Settings", v.Settings)
 			return f.write(env.out)
 		}
 		p, err := api.EnrollmentPoint(cmd.Context(), pointName(args))
@@ -198,7 +198,7 @@ func writePoint(env *environment, p client.EnrollmentPoint) error {
 		f.add("RA certificate", "ends "+stampFor(p.RA.NotAfter, env.now()))
 	}
 	f.add("Version", fmt.Sprintf("%d, of %s by %s", p.Version, stamp(p.ChangedAt), p.ChangedBy))
-	addSettings(&f, p.Settings)
+	addSettings(&f, "Settings", p.Settings)
 	return f.write(env.out)
 }
 
@@ -220,11 +220,11 @@ func webhookState(w client.PointWebhook) []string {
 	return lines
 }
 
-func addSettings(f *fields, settings json.RawMessage) {
-	// As in the files of «apply».
+// addSettings adds settings in the form of the files of «apply».
+func addSettings(f *fields, name string, settings json.RawMessage) {
 	var text bytes.Buffer
 	if err := writeYAML(&text, settings); err == nil {
-		f.add("Settings", strings.Split(strings.TrimSuffix(text.String(), "\n"), "\n")...)
+		f.add(name, strings.Split(strings.TrimSuffix(text.String(), "\n"), "\n")...)
 	}
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -92,10 +91,7 @@ func newProfileShowCommand(env *environment, conn *connection) *cobra.Command {
 		f.add("Version", fmt.Sprint(p.Version))
 		f.add("Origin", originOf(p))
 		f.add("Changed", stampFor(p.Changed, env.now())+" by "+p.ChangedBy)
-		var indented bytes.Buffer
-		if err := json.Indent(&indented, p.Config, "", "  "); err == nil {
-			f.add("Configuration", strings.Split(indented.String(), "\n")...)
-		}
+		addSettings(&f, "Configuration", p.Config)
 		return f.write(env.out)
 	})
 	return cmd
