@@ -56,6 +56,8 @@ func FuzzPKIMessage(f *testing.F) {
 	f.Add(good.Bytes())
 	good.BER = true
 	f.Add(good.Bytes())
+	good.BER, good.SID, good.Certificates = false, oddIdentifier(), [][]byte{oddCertificate(id)}
+	f.Add(good.Bytes())
 	for _, b := range clientMessages(f) {
 		f.Add(b)
 	}

@@ -89,28 +89,33 @@ func TestEncryptToShortKeys(t *testing.T) {
 	}
 }
 
+// oddCertificate has a negative serial number, an extension twice, and TRUE as no DER has it.
+func oddCertificate(id identity) []byte {
+	spki, err := x509.MarshalPKIXPublicKey(id.key.Public())
+	if err != nil {
+		panic(err)
+	}
+	keyID := raw.Sequence(raw.OID("2.5.29.14"), raw.Octets(raw.Octets([]byte("key id"))))
+	usage := raw.Sequence(raw.OID("2.5.29.15"), []byte{1, 1, 1}, raw.Octets([]byte{3, 2, 5, 0xa0}))
+	algorithm := raw.Sequence(raw.OID(raw.RSAWith[crypto.SHA256]), raw.Null())
+	validity := raw.Sequence(raw.TLV(0x17, []byte("250101000000Z")), raw.TLV(0x17, []byte("350101000000Z")))
+	tbs := raw.Sequence(raw.Context(0, raw.Int(2)), raw.TLV(2, []byte{0xff, 0x01}), algorithm, raw.Name("device"), validity, raw.Name("device"), spki,
+		raw.Context(3, raw.Sequence(usage, keyID, usage)))
+	return raw.Sequence(tbs, algorithm, raw.Bits(raw.Signature(id.key, crypto.SHA256, tbs)))
+}
+
+// oddIdentifier is the IssuerAndSerialNumber of an oddCertificate.
+func oddIdentifier() []byte { return raw.Sequence(raw.Name("device"), raw.TLV(2, []byte{0xff, 0x01})) }
+
 // A certificate that crypto/x509 refuses is read as far as an answer needs it, and judged by its own signature where that can be checked.
 func TestOddCertificate(t *testing.T) {
 	t.Parallel()
 	id := device()
-	spki, err := x509.MarshalPKIXPublicKey(id.key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	certify := func(h crypto.Hash, extensions ...[]byte) []byte {
-		algorithm := raw.Sequence(raw.OID(raw.RSAWith[h]), raw.Null())
-		validity := raw.Sequence(raw.TLV(0x17, []byte("250101000000Z")), raw.TLV(0x17, []byte("350101000000Z")))
-		tbs := raw.Sequence(raw.Context(0, raw.Int(2)), raw.TLV(2, []byte{0xff, 0x01}), algorithm, raw.Name("device"), validity, raw.Name("device"), spki,
-			raw.Context(3, raw.Sequence(extensions...)))
-		return raw.Sequence(tbs, algorithm, raw.Bits(raw.Signature(id.key, h, tbs)))
-	}
-	keyID := raw.Sequence(raw.OID("2.5.29.14"), raw.Octets(raw.Octets([]byte("key id"))))
-	usage := raw.Sequence(raw.OID("2.5.29.15"), []byte{1, 1, 1}, raw.Octets([]byte{3, 2, 5, 0xa0}))
-	certificate := certify(crypto.SHA256, usage, keyID, usage)
+	certificate := oddCertificate(id)
 	if _, err := x509.ParseCertificate(certificate); err == nil {
 		t.Fatal("crypto/x509 reads it")
 	}
-	for _, sid := range [][]byte{raw.Sequence(raw.Name("device"), raw.TLV(2, []byte{0xff, 0x01})), raw.TLV(0x80, []byte("key id"))} {
+	for _, sid := range [][]byte{oddIdentifier(), raw.TLV(0x80, []byte("key id"))} {
 		m, err := cms.ParsePKIMessage(raw.Message{
 			Key: id.key, Content: content, TransactionID: "1", MessageType: "19", SID: sid, Certificates: [][]byte{certificate},
 		}.Bytes(), cms.Limits{})
@@ -128,7 +133,7 @@ func TestOddCertificate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		opened, err := raw.OpenFor(b, raw.Sequence(raw.Name("device"), raw.TLV(2, []byte{0xff, 0x01})), id.key.(*rsa.PrivateKey))
+		opened, err := raw.OpenFor(b, oddIdentifier(), id.key.(*rsa.PrivateKey))
 		if err != nil || string(opened.Plaintext) != string(content) {
 			t.Errorf("an answer cannot be opened: %v", err)
 		}
