@@ -153,6 +153,9 @@ func devices(t *testing.T, r *rig) {
 	}
 	deviceIn(t, r.ask("operator", "POST", "/devices/sensor-17/block", map[string]any{}, "If-Match", `"1"`), http.StatusPreconditionFailed)
 	deviceIn(t, r.ask("operator", "POST", "/devices/sensor-17/block", map[string]any{"revocation_reason": "certificateHold"}), http.StatusUnprocessableEntity)
+	if d := deviceIn(t, r.ask("operator", "POST", "/devices/sensor-17/block", nil), http.StatusOK); d.Status != "blocked" || d.Reason != "" {
+		t.Errorf("blocked without a body = %+v", d)
+	}
 	if d := deviceIn(t, r.ask("operator", "POST", "/devices/sensor-17/block", map[string]any{"reason": "stolen"}), http.StatusOK); d.Status != "blocked" || d.Reason != "stolen" || d.Revoking {
 		t.Errorf("blocked: %+v", d)
 	}

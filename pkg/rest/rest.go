@@ -399,7 +399,7 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 		op.Errors = append(op.Errors, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
 	}
 	switch id {
-	case "createProfile", "createToken", "createDevice", "createChallenge", "createChallenges", "beginRevocation", "blockKey", "issueCertificate", "issueCertificateWithKey", "renewCertificate", "renewSelf":
+	case "createProfile", "createToken", "createDevice", "createChallenge", "beginRevocation", "blockKey", "issueCertificate", "issueCertificateWithKey", "renewCertificate", "renewSelf":
 		op.DefaultStatus = http.StatusCreated
 	}
 	switch id {
@@ -411,6 +411,12 @@ func route[I, O any](a *api, acc access, method, path, id, tag, summary string, 
 		op.Errors = append(op.Errors, http.StatusPreconditionFailed, http.StatusPreconditionRequired)
 	case "blockDevice", "unblockDevice", "retireDevice":
 		op.Errors = append(op.Errors, http.StatusPreconditionFailed)
+	}
+	switch id {
+	case "renewCertificate", "revokeCertificate", "renewSelf", "revokeSelf", "denyEnrollment", "blockDevice", "retireDevice":
+		// Nothing in the body has to be there, so the body itself need not be. huma makes it required, and looks at it here.
+		op.RequestBody = &huma.RequestBody{}
+		defer func() { op.RequestBody.Required = false }()
 	}
 	repeatable := false
 	switch id {
