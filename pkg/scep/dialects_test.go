@@ -1,15 +1,18 @@
 package scep_test
 
 import (
+	"bufio"
 	"crypto"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/certwright/certwright/pkg/enrollment"
 	"github.com/certwright/certwright/pkg/internal/scepraw"
@@ -385,6 +388,31 @@ func TestGetCRLOfTheRoot(t *testing.T) {
 	}
 	if err := list.CheckSignatureFrom(r.certificates()[2]); err != nil {
 		t.Error(err)
+	}
+}
+
+// A message that is announced as too long is refused before it comes.
+func TestTooLongIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, keys.P256)
+	c, err := net.Dial("tcp", r.server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(c, "POST /scep/default?operation=PKIOperation HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusRequestEntityTooLarge {
+		t.Errorf("%s, want 413", answer.Status) // 400, after the deadline, if it was waited for
 	}
 }
 

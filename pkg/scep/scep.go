@@ -340,11 +340,16 @@ func (h *Handler) pkiOperation(ctx context.Context, w http.ResponseWriter, r *ht
 	var body []byte
 	var err error
 	if r.Method == http.MethodPost {
+		tooLong := "the message has more than " + strconv.Itoa(maxBodyBytes) + " octets"
+		if r.ContentLength > maxBodyBytes { // it is not waited for
+			refuse(http.StatusRequestEntityTooLarge, tooLong)
+			return
+		}
 		// A front-end that hangs in the middle of its body must not hold a connection for long.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(requestTimeout))
 		body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyBytes))
 		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-			refuse(http.StatusRequestEntityTooLarge, "the message has more than "+strconv.Itoa(maxBodyBytes)+" octets")
+			refuse(http.StatusRequestEntityTooLarge, tooLong)
 			return
 		}
 		if err == nil && len(body) == 0 && message != "" {
