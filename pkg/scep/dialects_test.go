@@ -135,13 +135,15 @@ func TestOddCertificates(t *testing.T) {
 	d.id = "another"
 	for name, c := range map[string]struct {
 		badCertificate
-		csr []byte
+		csr  []byte
+		text string
 	}{
-		"of another CA":             {badCertificate{key: key, issuer: scepraw.Name("another CA"), by: otherKey()}, d.csr(staticText)},
-		"with the issuer's name":    {badCertificate{key: key, issuer: d.issuer.RawSubject, by: otherKey()}, d.csr(staticText)},
-		"signed by another key":     {badCertificate{key: key, by: otherKey()}, d.csr(staticText)},
-		"its key not the request's": {badCertificate{key: key, serial: []byte{0xfb}}, scepraw.CSR{Key: otherKey(), Challenges: []string{staticText}}.Bytes()},
-		"no challenge":              {badCertificate{key: key, serial: []byte{0xfb}}, d.csr()},
+		"of another CA":             {badCertificate{key: key, issuer: scepraw.Name("another CA"), by: otherKey()}, d.csr(staticText), "self-signed"},
+		"of another CA, garbage":    {badCertificate{key: key, issuer: scepraw.Name("another CA"), by: otherKey()}, []byte("x"), "self-signed"},
+		"with the issuer's name":    {badCertificate{key: key, issuer: d.issuer.RawSubject, by: otherKey()}, d.csr(staticText), "self-signed"},
+		"signed by another key":     {badCertificate{key: key, by: otherKey()}, d.csr(staticText), "self-signed"},
+		"its key not the request's": {badCertificate{key: key, serial: []byte{0xfb}}, scepraw.CSR{Key: otherKey(), Challenges: []string{staticText}}.Bytes(), "cannot be decrypted"},
+		"no challenge":              {badCertificate{key: key, serial: []byte{0xfb}}, d.csr(), "cannot be decrypted"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			old := d.t
@@ -152,7 +154,7 @@ func TestOddCertificates(t *testing.T) {
 			if status != http.StatusOK {
 				t.Fatalf("%d %q", status, body)
 			}
-			d.open(m, body).failure(t, "2")
+			d.open(m, body).failure(t, "2", c.text)
 		})
 	}
 	if n := r.count(); n != 1 {

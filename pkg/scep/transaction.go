@@ -288,6 +288,11 @@ func (t *transaction) process() (content []byte, password string, err error) {
 	if err := t.recognize(); err != nil {
 		return nil, "", err
 	}
+	if asks := t.request.MessageType == cms.PKCSReq || t.request.MessageType == cms.RenewalReq; asks && t.own == nil && !t.selfSigned {
+		r := refuse(enrollment.ReasonChallenge, nil, "the certificate that signs the message is neither known here nor self-signed; enroll with a self-signed one and a challenge")
+		r.audit = true
+		return nil, "", r
+	}
 	// From here on a private key is used: see the package's comment.
 	messageData, failure := t.envelope.Decrypt(recipient, cms.DecryptOptions{AllowDES: allowDES})
 	if failure != nil && !errors.Is(failure, cms.ErrDecryption) {
