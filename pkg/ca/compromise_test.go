@@ -19,6 +19,9 @@ import (
 	"github.com/certwright/certwright/pkg/store/postgres"
 )
 
+// patience is longer than a test holds a lock on a slow machine.
+const patience = 2 * time.Minute
+
 // postgresStore opens a new database, and returns its address too.
 func postgresStore(t *testing.T) (*postgres.Store, string) {
 	t.Helper()
@@ -26,7 +29,7 @@ func postgresStore(t *testing.T) (*postgres.Store, string) {
 		_, _, err := postgres.Migrate(context.Background(), dsn)
 		return err
 	})
-	s, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn})
+	s, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn, StatementTimeout: patience, LockTimeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}

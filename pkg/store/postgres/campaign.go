@@ -295,14 +295,25 @@ func (s *Store) StepCampaign(ctx context.Context, step store.CampaignStep) (stor
 const settleEvery = 20 * time.Millisecond
 
 // Settle implements store.Campaigns. Every transaction that writes has its number from its first statement on (writeOnce),
-// and the server shows the numbers of those that run to the role that runs them, as all replicas' do.
+// and the server shows the numbers of those that run to the role that runs them, as those of replicas mostly do. Of others,
+// as while servers are given a role of their own, it shows the locks: whoever has looked whether a key is blocked, and
+// writes, is waited for too. A dump has no number, and holds nobody up.
 func (s *Store) Settle(ctx context.Context) error {
 	const doing = "waiting for transactions to end"
 	const sql = `
-		SELECT coalesce(array_agg(pid || '/' || backend_xid::text), '{}')
-		FROM pg_stat_activity
-		WHERE datname = current_database() AND usename = current_user AND backend_xid IS NOT NULL
-		  AND ($1::text[] IS NULL OR pid || '/' || backend_xid::text = ANY($1::text[]))`
+		WITH running AS (
+			SELECT pid || '/' || backend_xid::text AS id
+			FROM pg_stat_activity
+			WHERE datname = current_database() AND usename = current_user AND backend_xid IS NOT NULL
+			UNION
+			SELECT r.pid || '/' || x.transactionid::text
+			FROM pg_locks r
+			JOIN pg_locks x ON x.pid = r.pid AND x.locktype = 'transactionid' AND x.mode = 'ExclusiveLock' AND x.granted
+			WHERE r.locktype = 'relation' AND r.relation = 'blocked_key'::regclass
+			  AND r.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+		)
+		SELECT coalesce(array_agg(id), '{}') FROM running
+		WHERE $1::text[] IS NULL OR id = ANY($1::text[])`
 	var running []string
 	for first := true; ; first = false {
 		var among []string

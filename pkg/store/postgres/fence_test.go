@@ -11,14 +11,27 @@ import (
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/store"
+	"github.com/certwright/certwright/pkg/store/postgres"
 )
+
+// openPatient opens a store that waits for the locks which a test holds, however slow the machine is.
+func openPatient(t *testing.T, dsn string) *postgres.Store {
+	t.Helper()
+	const patience = 2 * time.Minute
+	s, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn, StatementTimeout: patience, LockTimeout: patience})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
 
 // What is no change in the sense of the contract waits for a fence that is just being put up, and is not done then: the copy
 // that follows must find what the fence found.
 func TestNotesWaitForTheFence(t *testing.T) {
 	t.Parallel()
 	dsn := migrated(t)
-	s := open(t, dsn)
+	s := openPatient(t, dsn)
 	issuerID, keyID := setUp(t, s)
 	revoked := issuance(issuerID, keyID)
 	if err := s.RecordIssuance(t.Context(), revoked); err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/certwright/certwright/migrations"
 	"github.com/certwright/certwright/pkg/fault"
 	"github.com/certwright/certwright/pkg/internal/pgtest"
+	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/store"
 	"github.com/certwright/certwright/pkg/store/postgres"
 	"github.com/certwright/certwright/pkg/store/storetest"
@@ -181,6 +182,81 @@ func TestServerRoleCannot(t *testing.T) {
 	}
 	if list, err := postgres.Grant(t.Context(), owner, role, true); err != nil || len(list) < 20 {
 		t.Errorf("Grant, dry: %v, %v", list, err)
+	}
+}
+
+// A replica waits for what another one is writing, though that one has another role, as while servers are given one of
+// their own.
+func TestSettleAcrossRoles(t *testing.T) {
+	owner := migrated(t)
+	_, dsn := serverRole(t, owner)
+	old, fresh := openPatient(t, owner), openPatient(t, dsn)
+	issuerID, keyID := setUp(t, old)
+	first := issuance(issuerID, keyID)
+	if err := old.RecordIssuance(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	connect := func() *pgx.Conn {
+		conn, err := pgx.Connect(t.Context(), owner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close(context.Background()) })
+		return conn
+	}
+	holder, watcher := connect(), connect() // in a transaction, pg_stat_activity stays as it was
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := holder.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(`BEGIN`)
+	exec(`SELECT 1 FROM device WHERE id = '` + first.Certificate.Device + `' FOR UPDATE`)
+	late := issuance(issuerID, keyID)
+	late.Certificate.Device, late.Certificate.SPKIHash = first.Certificate.Device, first.Certificate.SPKIHash
+	issued, settled := make(chan error, 1), make(chan error, 1)
+	go func() { issued <- old.RecordIssuance(t.Context(), late) }()
+	until := func(what, sql string, early chan error) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+			var met bool
+			if err := watcher.QueryRow(t.Context(), sql).Scan(&met); err != nil {
+				t.Fatal(err)
+			}
+			if met {
+				return
+			}
+			if len(early) > 0 || time.Now().After(deadline) {
+				t.Fatalf("%s: it does not", what)
+			}
+		}
+	}
+	until("the issuance waits", `SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`, issued)
+	report := revoke(first.Certificate)
+	report.BlockKey, report.Revocation.Reason = true, pki.KeyCompromise
+	if _, err := fresh.ChangeStatus(t.Context(), report); err != nil {
+		t.Fatal(err)
+	}
+	go func() { settled <- fresh.Settle(t.Context()) }()
+	looks := ` FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%backend_xid%'`
+	until("Settle looks", `SELECT EXISTS (SELECT 1`+looks+`)`, nil)
+	for range 8 { // one look is up to two statements
+		var look time.Time
+		if err := watcher.QueryRow(t.Context(), `SELECT max(query_start)`+looks).Scan(&look); err != nil {
+			t.Fatal(err)
+		}
+		until("Settle waits for a transaction of another role, and looks again", `SELECT max(query_start) > '`+look.Format(time.RFC3339Nano)+`'`+looks, settled)
+	}
+	exec(`ROLLBACK`)
+	if err := <-settled; err != nil {
+		t.Errorf("Settle: %v", err)
+	}
+	if n, err := fresh.CountCertificates(t.Context(), store.CertificateFilter{SPKIHash: &first.Certificate.SPKIHash}, 10); err != nil || n != 2 {
+		t.Errorf("after Settle there are %d certificates for the key, %v; want both", n, err)
+	}
+	if err := <-issued; err != nil {
+		t.Errorf("RecordIssuance: %v", err)
 	}
 }
 
