@@ -406,6 +406,7 @@ func TestDumpAndRestore(t *testing.T) {
 	from, to := migrated(t), pgtest.DSN(t)
 	dump := filepath.Join(t.TempDir(), "certwright.dump")
 	s := open(t, from)
+	role, _ := serverRole(t, from)
 	storetest.Fill(t, s)
 	want, head := storetest.Dump(t, s, 100), mustHead(t, s)
 	run := func(name string, args ...string) {
@@ -415,7 +416,7 @@ func TestDumpAndRestore(t *testing.T) {
 		}
 	}
 	run("pg_dump", "--format=custom", "--file="+dump, from)
-	run("pg_restore", "--exit-on-error", "--single-transaction", "--no-owner", "--dbname="+to, dump)
+	run("pg_restore", "--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges", "--dbname="+to, dump)
 	restored := open(t, to)
 	if got := storetest.Dump(t, restored, 100); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Error("the restored store has other rows")
@@ -442,6 +443,31 @@ func TestDumpAndRestore(t *testing.T) {
 	}
 	if _, _, err := postgres.Migrate(t.Context(), to); err != nil {
 		t.Errorf("Migrate after the restoration: %v", err)
+	}
+	u, err := url.Parse(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.UserPassword(role, "test")
+	if _, err := postgres.Open(t.Context(), postgres.Config{DSN: u.String()}); !fault.Is(err, fault.Forbidden) {
+		t.Errorf("Open as the servers' role, which has no rights in the restored database: %v", err)
+	}
+	if _, err := postgres.Grant(t.Context(), to, role, false); err != nil {
+		t.Fatalf("Grant after the restoration: %v", err)
+	}
+	t.Cleanup(func() { // before the role is dropped
+		conn, err := pgx.Connect(context.Background(), to)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close(context.Background())
+		if _, err := conn.Exec(context.Background(), `DROP OWNED BY `+pgx.Identifier{role}.Sanitize()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := open(t, u.String()).RecordIssuance(t.Context(), issuance(set.Keys[0].IssuerID, set.Keys[0].ID)); err != nil {
+		t.Errorf("issuing as the servers' role after the restoration: %v", err)
 	}
 }
 
