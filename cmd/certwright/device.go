@@ -564,6 +564,12 @@ func newFleetCommand(env *environment) *cobra.Command {
 		Use:     "fleet",
 		GroupID: groupDevices,
 		Short:   "Tell how the fleet stands: devices by group, certificates that end, requests that were refused",
+		Long: `Tell how the fleet stands. For each group: how many devices there are by status; of those in use how many have a newest
+certificate that has ENDED, ends within 7, 30 or 90 days, or is REVOKED; of how many a request was refused since their
+newest certificate (FAILING), and of how many that was a renewal (RENEWALS): those will stand still when it ends.
+
+Below are the requests that were refused, by day, enrollment point and reason. «certwright device list --failing» and
+«certwright device list --expires-in 30d» name the devices.`,
 		Example: "  certwright fleet\n  certwright fleet --days 30 --output json",
 		Args:    takes(),
 	}
@@ -571,6 +577,9 @@ func newFleetCommand(env *environment) *cobra.Command {
 	cmd.Flags().IntVar(&days, "days", 7, "count refused requests of this `number` of days")
 	output := documentFlag(cmd)
 	cmd.RunE = conn.call(func(cmd *cobra.Command, api *client.Client, _ []string) error {
+		if days < 1 || days > 366 {
+			return misuse(cmd, "", "--days: 1 to 366")
+		}
 		f, err := api.Fleet(cmd.Context(), days)
 		if err != nil {
 			return err

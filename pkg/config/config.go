@@ -95,7 +95,7 @@ type CRL struct {
 	// Interval is how often every CRL is made anew. Default: 1h.
 	Interval Duration `yaml:"interval"`
 	// NextUpdate is how long verifiers may use a CRL: how long an outage of this server can last before they refuse
-	// everybody. Default: 168h.
+	// everybody. Default: 7d.
 	NextUpdate Duration `yaml:"next_update"`
 	// Coalesce is how long a revocation waits for others, so that a storm costs one CRL. Default: 500ms.
 	Coalesce Duration `yaml:"coalesce"`
@@ -164,7 +164,7 @@ type Export struct {
 // certwright point.
 type SCEP struct {
 	// RAKeyAge is how long a key of the registration authority that was replaced still decrypts, for devices that were off
-	// meanwhile. Default: 17520h (two years).
+	// meanwhile. Default: 2y.
 	RAKeyAge Duration `yaml:"ra_key_age"`
 }
 
