@@ -39,13 +39,13 @@ func TestPolicy(t *testing.T) {
 	if f := flag.Lookup("rapid.checks"); f != nil && f.Value.String() != f.DefValue {
 		deadline = time.Now().Add(24 * time.Hour)
 	}
-	number, steps, issued, rules := 0, 0, 0, map[string]int{}
+	number, steps, issued, fallen, rules := 0, 0, 0, 0, map[string]int{}
 	rapid.Check(t, func(rt *rapid.T) {
 		if time.Now().After(deadline) {
 			return
 		}
 		// Certificates must not outlive their issuer, and a server's clock never goes back: a new one now and then.
-		if time.Duration(s.shift.Load()) > 6*365*day {
+		if time.Duration(s.shift.Load()) > 6*365*day || s.revoked {
 			s = fresh()
 		}
 		number++
@@ -59,9 +59,10 @@ func TestPolicy(t *testing.T) {
 			h.step()
 			steps++
 		}
-		issued += s.world.issued
+		h.fail(h.rise())
+		issued, fallen = issued+s.world.issued, fallen+h.fallen
 	})
-	t.Logf("%d histories, %d steps, %d certificates", number, steps, issued)
+	t.Logf("%d histories, %d steps, %d certificates, %d falls of the issuer", number, steps, issued, fallen)
 	for _, rule := range slices.Sorted(maps.Keys(rules)) {
 		t.Logf("%6d %s", rules[rule], rule)
 	}
@@ -79,6 +80,7 @@ type history struct {
 	rows       []*memory
 	past       []pastAsk
 	points     []string
+	fallen     int // how often the issuer fell
 	ra, issuer *x509.Certificate
 }
 
@@ -174,6 +176,9 @@ func (h *history) settings(name string) {
 
 // step does one thing.
 func (h *history) step() {
+	if h.world.fallen && h.chance("the issuer rises", 20) {
+		h.fail(h.rise())
+	}
 	switch what := rapid.IntRange(0, 99).Draw(h.rt, "what"); {
 	case what < 26:
 		h.enroll()
@@ -197,6 +202,11 @@ func (h *history) step() {
 		h.meet()
 	case what < 90:
 		h.settings(pick(h, "point", h.points...))
+	case what < 92:
+		if !h.world.fallen {
+			h.fallen++
+			h.fail(h.fall(pick(h, "the issuer becomes", pki.OnHold, pki.OnHold, pki.OnHold, pki.Revoked)))
+		}
 	default:
 		h.decideOne()
 	}
@@ -330,7 +340,7 @@ func (h *history) repeat() {
 	}
 	old := h.past[len(h.past)-1-min(len(h.past)-1, rapid.IntRange(0, 4).Draw(h.rt, "message"))]
 	a := old.ask
-	switch rapid.IntRange(0, 5).Draw(h.rt, "how") {
+	switch rapid.IntRange(0, 6).Draw(h.rt, "how") {
 	case 0, 1:
 		h.asked(a, &old.sent)
 		return
@@ -342,6 +352,8 @@ func (h *history) repeat() {
 		a.key = rapid.SampledFrom(h.keys).Draw(h.rt, "key")
 	case 4:
 		a.challenge = h.secret(a.cn, a.point)
+	case 5:
+		h.names(&a, a.cn)
 	}
 	h.ask(a)
 }

@@ -114,6 +114,8 @@ type world struct {
 	lines   map[string][]*held // by device and profile
 	blocked map[string]bool    // keys, by modulus
 	issued  int
+	// fallen is that the issuer's certificate is revoked or on hold.
+	fallen bool
 }
 
 func newWorld() *world {
@@ -155,7 +157,7 @@ type verdict struct {
 	asks    bool          // the webhook, before anything else can be said
 	said    *opinion      // of the webhook, if it has allowed the request
 
-	blockedKey bool // it is refused for its key alone, when all else was settled
+	last bool // it is refused for its key, or for the issuer, when all else was settled and it would have been granted
 }
 
 func no(rule string) verdict { return verdict{answer: refused, rule: rule} }
@@ -244,11 +246,23 @@ func (w *world) judge(a ask, now time.Time) verdict {
 			return no("7.3 the webhook means another device")
 		}
 	}
-	if v.answer != refused && w.blocked[keyName(a.key)] { // what would wait is refused at once (8)
-		v.answer, v.rule, v.blockedKey = refused, "the key is blocked", v.answer == granted
+	return w.key(a, v)
+}
+
+// key is the end of section 5, and what only comes out when a certificate is made: whether the issuer can.
+func (w *world) key(a ask, v verdict) verdict {
+	switch {
+	case v.answer == refused:
+	case w.blocked[keyName(a.key)]: // what would wait is refused at once (8)
+		v.rule, v.last, v.answer = "5 the key is blocked", v.answer == granted, refused
+	case w.fallen && v.answer == granted:
+		v.rule, v.last, v.answer = "the issuer cannot issue", true, refused
 	}
 	return v
 }
+
+// proves tells whether a signature by a certificate that is good proves anything (1.2).
+func (w *world) proves(s *held) bool { return !w.fallen && !w.blocked[keyName(s.key)] }
 
 // answer is what the webhook says of a request. Without an answer it has said no.
 func (a ask) answer() *opinion {
@@ -266,9 +280,9 @@ func (w *world) judgeBy(g *gate, a ask, said *opinion, now time.Time) verdict {
 		switch {
 		case s.void:
 			return no("1.1 the signer is revoked or on hold")
-		case w.blocked[keyName(s.key)] && !a.key.Equal(s.key):
-			return no("1.2 the signer's key is blocked, and is not the request's")
-		case w.blocked[keyName(s.key)]:
+		case !w.proves(s) && !a.key.Equal(s.key):
+			return no("1.2 the signer's key is blocked, or its issuer's is not good, and it is not the request's")
+		case !w.proves(s):
 			s = nil
 		case !w.served(s.device):
 			return no("1.3 the signer's device is not served")
@@ -279,7 +293,7 @@ func (w *world) judgeBy(g *gate, a ask, said *opinion, now time.Time) verdict {
 	}
 	t, good, asks := w.accepted(g, a, now)
 	v := w.renew(g, a, s, t, said, now)
-	const challengeToo = "2.7 a renewal takes a one-time challenge, too"
+	const challengeToo = "2.8 a renewal takes a one-time challenge, too"
 	if v.answer == granted && g.config.Renewal.Challenge && t == nil {
 		v = no(challengeToo)
 	}
@@ -288,7 +302,7 @@ func (w *world) judgeBy(g *gate, a ask, said *opinion, now time.Time) verdict {
 		if !strings.HasPrefix(e.rule, "4.") { // its refusals let section 2 stand
 			return e
 		}
-		// Whether a challenge that is somebody else's is one for 2.7 is not said.
+		// Whether a challenge that is somebody else's is one for 2.8 is not said.
 		v.either = g.config.Renewal.Challenge
 	}
 	if v.answer == refused {
@@ -334,6 +348,12 @@ func (w *world) renew(g *gate, a ask, s *held, t *token, said *opinion, now time
 	if same && (c.Renewal.NewKey || c.Return.NewKey && c.Return.Policy == enrollment.ReturnGrace && s.ended(now)) {
 		return no("2.4 the key must be new")
 	}
+	if said != nil && !said.deny {
+		v.said = said
+	}
+	if n := w.names(g, v); n.answer == refused {
+		return no("2.5 " + n.rule)
+	}
 	if s.ended(now) {
 		switch c.Return.Policy {
 		case enrollment.ReturnRefuse:
@@ -363,7 +383,7 @@ func (w *world) renew(g *gate, a ask, s *held, t *token, said *opinion, now time
 			v.answer, v.rule = waits, "3 it has ended"
 		}
 	} else if !w.newest(s, v.device) {
-		v.answer, v.rule = waits, "2.6 not the newest"
+		v.answer, v.rule = waits, "2.7 not the newest"
 	}
 	return v
 }
@@ -469,7 +489,12 @@ func (w *world) check(g *gate, a ask, v verdict, now time.Time) verdict {
 			}
 		}
 	}
-	// Section 6.
+	return w.names(g, v)
+}
+
+// names is section 6.
+func (w *world) names(g *gate, v verdict) verdict {
+	d := w.devices[v.device]
 	var subjects []string
 	var names [][]string
 	bind := func(cn string, sans []string) {
@@ -592,12 +617,12 @@ func (w *world) approve(m *memory, now time.Time) verdict {
 		return no("8 it does not wait")
 	}
 	if s := a.signer; s != nil {
-		switch blocked := w.blocked[keyName(s.key)]; {
+		switch {
 		case s.void:
 			return no("1.1 the signer is revoked or on hold")
-		case blocked && v.renews != nil:
-			return no("1.2 the signer's key is blocked")
-		case !blocked && !w.served(s.device):
+		case !w.proves(s) && v.renews != nil:
+			return no("1.2 the signer's key is blocked, or its issuer's is not good")
+		case w.proves(s) && !w.served(s.device):
 			return no("1.3 the signer's device is not served")
 		}
 	}
@@ -615,10 +640,7 @@ func (w *world) approve(m *memory, now time.Time) verdict {
 	if m.said != nil {
 		v.longest = m.said.longest
 	}
-	if v = w.check(g, a, v, now); v.answer == granted && w.blocked[keyName(a.key)] {
-		v.answer, v.rule, v.blockedKey = refused, "the key is blocked", true
-	}
-	return v
+	return w.key(a, w.check(g, a, v, now))
 }
 
 // again is section 9: the certificate or the answer that the same request has got already. surely says that nothing else
@@ -638,12 +660,12 @@ func (w *world) again(a ask, now time.Time) (m *memory, surely bool) {
 	}
 	same := a.octets() == m.ask.octets()
 	switch {
-	case m.challenge != nil:
-		same = same || a.challenge == m.challenge.text
+	case same:
+	case m.challenge != nil && a.challenge != m.challenge.text:
 	case m.replaces != nil:
-		same = same || a.signer == m.replaces
-	default:
-		same = same || a.challenge != "" && a.challenge == w.gates[a.point].static
+		same = a.signer == m.replaces
+	case m.challenge != nil || a.challenge != "" && a.challenge == w.gates[a.point].static:
+		same = a.cn == m.ask.cn && slices.Equal(a.sans, m.ask.sans)
 	}
 	if !same {
 		return m, false
@@ -683,7 +705,7 @@ func (w *world) signingKey(a ask) *rsa.PrivateKey {
 // introduce notes the device of which a webhook has told the group. It is in the registry before its first certificate, even
 // if it does not get one.
 func (w *world) introduce(v verdict) {
-	allowed := v.answer == granted || v.blockedKey
+	allowed := v.answer == granted || v.last
 	if allowed && v.said != nil && v.said.group != "" && v.device != "" && w.devices[v.device] == nil {
 		w.devices[v.device] = &known{status: pki.DeviceExpected, group: v.said.group}
 	}

@@ -432,11 +432,10 @@ func (r *rig) limit(conditions ...profile.Condition) {
 }
 
 // issuerIs has the issuer of devices be revoked, on hold, or good.
-func (r *rig) issuerIs(status pki.Status) {
-	r.t.Helper()
+func (r *rig) issuerIs(status pki.Status) error {
 	i, err := r.issuers.Current().Issuer("")
 	if err != nil {
-		r.t.Fatal(err)
+		return err
 	}
 	ask := ca.StatusRequest{Principal: pki.System(), Certificate: i.Current.Fingerprint, Reason: pki.CACompromise}
 	switch status {
@@ -447,12 +446,10 @@ func (r *rig) issuerIs(status pki.Status) {
 	default:
 		_, err = r.ca.Release(r.t.Context(), ask)
 	}
-	if err == nil {
-		err = r.issuers.Reload(r.t.Context())
-	}
 	if err != nil {
-		r.t.Fatal(err)
+		return err
 	}
+	return r.issuers.Reload(r.t.Context())
 }
 
 // What nobody could approve does not wait: it is refused at once, and uses nothing up. What may depend on who approves,
@@ -484,12 +481,16 @@ func TestNothingWaitsInVain(t *testing.T) {
 	// Who approves, and when, is not known yet; nor whether the issuer can issue by then.
 	r.limit(profile.Condition{Expr: `role == "administrator"`}, profile.Condition{Expr: `requester != "scep:default" && inNetwork(source, "192.0.2.0/24")`},
 		profile.Condition{Expr: `validity < duration("1h") || now > timestamp("2020-01-01T00:00:00Z")`})
-	r.issuerIs(pki.OnHold)
+	if err := r.issuerIs(pki.OnHold); err != nil {
+		t.Fatal(err)
+	}
 	e := d.waits(d.ask("19", d.csr(text)), "approval")
 	if _, err := r.handler.Approve(t.Context(), operator, "", e.ID); !fault.Is(err, fault.PolicyRefused) || !strings.Contains(err.Error(), "on hold") {
 		t.Errorf("approved while the issuer is on hold: %v", err)
 	}
-	r.issuerIs(pki.Good)
+	if err := r.issuerIs(pki.Good); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := r.handler.Approve(t.Context(), operator, "", e.ID); !fault.Is(err, fault.PolicyRefused) {
 		t.Errorf("approved by whom the profile does not take: %v", err)
 	}

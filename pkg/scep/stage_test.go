@@ -45,6 +45,7 @@ type stage struct {
 	hooks   *httptest.Server // nil until the first point has one
 	// The names of points' latest versions; guarded by mu.
 	versions map[string]int
+	revoked  bool // the issuer's certificate; guarded by mu
 }
 
 // tap is a store that tells what was issued.
@@ -242,7 +243,8 @@ func (s *stage) changeDevice(id string, status pki.DeviceStatus, want known) err
 	return nil
 }
 
-// stolen revokes a certificate since its key is known to others. The key is refused from now on.
+// stolen revokes a certificate since its key is known to others, and with it all that have this key. The key is refused from
+// now on.
 func (s *stage) stolen(h *held) error {
 	_, err := s.ca.Revoke(s.t.Context(), ca.StatusRequest{Principal: pki.System(), Certificate: fingerprint(h.cert), Reason: pki.KeyCompromise})
 	if err == nil {
@@ -250,7 +252,10 @@ func (s *stage) stolen(h *held) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h.void, s.world.blocked[keyName(h.key)] = true, true
+	s.world.blocked[keyName(h.key)] = true
+	for _, h := range s.world.byKey[keyName(h.key)] {
+		h.void = true
+	}
 	return err
 }
 
@@ -273,6 +278,25 @@ func (s *stage) setStatus(h *held, status pki.Status) error {
 	defer s.mu.Unlock()
 	h.void = status != pki.Good
 	return nil
+}
+
+// fall has the issuer's certificate be on hold, or revoked, which is for good.
+func (s *stage) fall(status pki.Status) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.world.fallen, s.revoked = true, status == pki.Revoked
+	return s.issuerIs(status)
+}
+
+// rise has the issuer's certificate be good again, if it was on hold.
+func (s *stage) rise() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.world.fallen || s.revoked {
+		return nil
+	}
+	s.world.fallen = false
+	return s.issuerIs(pki.Good)
 }
 
 // outcome is what became of a message.
@@ -400,7 +424,7 @@ func (s *stage) try(a ask, ra *x509.Certificate, sent *scepraw.Sent) (outcome, e
 	case v.either:
 	case surely && before.state == pki.EnrollmentDenied:
 	case surely && s.world.served(before.deviceOf()) && (a.signer == nil || !a.signer.void && s.world.served(a.signer.device)):
-		return out, broken("the same request is not answered as before")
+		return out, broken("the same request is not answered as before: %+v", before)
 	case surely:
 	case v.answer == granted, v.answer == waits && !expired(before, now):
 		return out, broken("a request was refused that the policy allows")
