@@ -59,7 +59,8 @@ func beginFlags(env *environment, cmd *cobra.Command, reason string) *begun {
 	complete(cmd, "reason", pki.ReasonNames()...)
 	b.since = instantFlag(env, cmd, "invalidity-date", "since when they are thought not to be trustworthy, as in 2026-11-20")
 	f.BoolVar(&b.dry, "dry-run", false, "count and show them, and change nothing")
-	f.Int64Var(&b.expect, "expect", -1, "do not ask: begin if it is this `many` that would be revoked, and else fail")
+	f.Int64Var(&b.expect, "expect", -1, "do not ask: begin if it is this `number` that would be revoked, and else fail")
+	f.Lookup("expect").DefValue = "0" // which is not shown: -1 is no number for people
 	f.BoolVar(&b.detach, "detach", false, "do not wait for the end")
 	b.output = outputFlag(cmd)
 	return b

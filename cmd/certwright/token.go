@@ -36,8 +36,8 @@ func newTokenCreateCommand(env *environment, conn *connection) *cobra.Command {
 
   auditor        reads everything, changes nothing
   enroller       has certificates issued, and sees those
-  operator       also renews, revokes, holds and releases
-  administrator  everything, tokens included
+  operator       also renews, revokes, holds and releases, and looks after devices, challenges and requests that wait
+  administrator  everything: tokens, profiles, issuers' settings and enrollment points included
 
 NAME says who or what uses it, and stands in the audit trail as token:NAME. Without --validity it ends in a year.
 
