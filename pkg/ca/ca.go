@@ -7,6 +7,7 @@
 package ca
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -169,6 +170,9 @@ func (a *Authority) Profile(name string) (*Profile, error) {
 // Request asks for a certificate. Either CSR or PublicKey is set.
 type Request struct {
 	Principal pki.Principal
+	// Source is the network address that the request came from, where that is not the principal's: of what a person has
+	// approved.
+	Source    string
 	RequestID string
 	Protocol  string // "rest", "scep", "internal"
 	Issuer    string // empty: the only issuing CA
@@ -206,6 +210,8 @@ type Request struct {
 	action      string
 	undecided   bool // see Judge
 }
+
+func (r *Request) source() string { return cmp.Or(r.Source, r.Principal.Source) }
 
 // Issued is a certificate that the store has durably.
 type Issued struct {
@@ -300,7 +306,7 @@ func (a *Authority) issue(ctx context.Context, key *issuer.Key, p *Profile, r Re
 	record := pki.Certificate{
 		IssuerID: key.IssuerID, IssuerKeyID: key.ID, SPKIHash: hash,
 		Subject: c.SubjectString, SANs: c.SANStrings, Profile: p.Name(), ProfileVersion: p.Version,
-		Requester: r.Principal.Name, Protocol: r.Protocol, Device: r.Device, Source: r.Principal.Source,
+		Requester: r.Principal.Name, Protocol: r.Protocol, Device: r.Device, Source: r.source(),
 		TransactionID: r.TransactionID, Replaces: r.replaces,
 		NotBefore: c.NotBefore, NotAfter: c.NotAfter, IssuedAt: now.Truncate(time.Microsecond),
 	}
@@ -367,7 +373,7 @@ func (a *Authority) prepare(key *issuer.Key, p *Profile, r Request, pub crypto.P
 	}
 	in := profile.Input{
 		Subject: r.Subject, SANs: r.SANs, PublicKey: pub, Validity: r.Validity, MaxValidity: r.MaxValidity, NotAfter: r.NotAfter, Now: now, Issuer: bounds,
-		Requester: r.Principal.Name, Role: r.Principal.Role.String(), Protocol: r.Protocol, Source: r.Principal.Source, Device: r.Device,
+		Requester: r.Principal.Name, Role: r.Principal.Role.String(), Protocol: r.Protocol, Source: r.source(), Device: r.Device,
 		Renewal: r.replaces != pki.Fingerprint{}, Undecided: r.undecided,
 	}
 	if r.CSR != nil {

@@ -4,7 +4,7 @@ import "context"
 
 // Judge goes the way of Issue with a request that somebody is to decide on later, and refuses what would be refused
 // whoever decides: for its key, its names, or what else it wants. Nobody need look at it then. That the issuer cannot issue
-// now, and conditions on who asks, from where and when, are left aside. Errors are those of Issue; nothing is recorded.
+// now, and conditions on who asks, and when, are left aside. Errors are those of Issue; nothing is recorded.
 func (a *Authority) Judge(r Request) error {
 	p, err := a.Profile(r.Profile)
 	if err != nil {

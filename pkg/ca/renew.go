@@ -19,6 +19,7 @@ import (
 // life.
 type RenewRequest struct {
 	Principal   pki.Principal
+	Source      string // as in Request
 	RequestID   string
 	Protocol    string
 	Certificate pki.Fingerprint
@@ -94,7 +95,7 @@ func (a *Authority) successor(ctx context.Context, r RenewRequest) (s successor,
 		return s, fault.Wrap(fault.Internal, err, "reading a certificate of ours")
 	}
 	s.request = Request{
-		Principal: r.Principal, RequestID: r.RequestID, Protocol: r.Protocol, Validity: r.Validity, MaxValidity: r.MaxValidity, Device: cmp.Or(old.Device, r.Device),
+		Principal: r.Principal, Source: r.Source, RequestID: r.RequestID, Protocol: r.Protocol, Validity: r.Validity, MaxValidity: r.MaxValidity, Device: cmp.Or(old.Device, r.Device),
 		DeviceCertificate: r.DeviceCertificate,
 		Idempotency:       r.Idempotency, TransactionID: r.TransactionID, Enrollment: r.Enrollment, Notify: r.Notify, Detail: r.Detail, replaces: old.Fingerprint, predecessor: store.PredecessorOf(*old), action: audit.ActionRenew,
 	}

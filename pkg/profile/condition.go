@@ -38,8 +38,8 @@ type condition struct {
 	open bool
 }
 
-// openVariables are what a decision brings: who makes it, from where, and when.
-var openVariables = []string{"requester", "role", "source", "validity", "now", "notBefore", "notAfter"}
+// openVariables are what a decision brings: who makes it, and when.
+var openVariables = []string{"requester", "role", "validity", "now", "notBefore", "notAfter"}
 
 // environment declares what expressions see. It does not change once made.
 var environment = sync.OnceValues(func() (*cel.Env, error) {

@@ -60,8 +60,8 @@ type Input struct {
 	// Renewal says that Subject and SANs are those of a certificate of this profile, which templates have made already.
 	Renewal bool
 
-	// Undecided says that somebody will decide later whether there is to be a certificate: conditions on who that is, from
-	// where, when, and for how long are left aside.
+	// Undecided says that somebody will decide later whether there is to be a certificate: conditions on who that is, when,
+	// and for how long are left aside.
 	Undecided bool
 
 	// Validity is the life asked for, from Now; zero: the profile's default. Not beside NotAfter.

@@ -466,10 +466,12 @@ func TestNothingWaitsInVain(t *testing.T) {
 	d := r.device(deviceKey())
 	text := r.challenge(of("d1"))
 	d.ask("19", scepraw.CSR{Key: d.key, Challenges: []string{text}, Subject: scepraw.Name("pki.example.com")}.Bytes()).failure(t, "2", "a name of this server itself")
+	r.limit(profile.Condition{Expr: `inNetwork(source, "192.0.2.0/24")`, Message: "another place"})
+	d.ask("19", d.csr(text)).failure(t, "2", "another place")
 	r.limit(profile.Condition{Expr: `cn != "device"`, Message: "another name"})
 	d.ask("19", d.csr(text)).failure(t, "2", "another name")
-	if n := r.handler.Refusals()[scep.RefusalKey{Point: "default", Kind: "enroll", Reason: enrollment.ReasonNames}]; n != 2 {
-		t.Errorf("%d refusals of names are counted, want 2", n)
+	if n := r.handler.Refusals()[scep.RefusalKey{Point: "default", Kind: "enroll", Reason: enrollment.ReasonNames}]; n != 3 {
+		t.Errorf("%d refusals of names are counted, want 3", n)
 	}
 	r.limit()
 	blocked.ask("19", blocked.csr(r.challenge())).failure(t, "0", "blocked")
@@ -479,7 +481,7 @@ func TestNothingWaitsInVain(t *testing.T) {
 	}
 
 	// Who approves, and when, is not known yet; nor whether the issuer can issue by then.
-	r.limit(profile.Condition{Expr: `role == "administrator"`}, profile.Condition{Expr: `requester != "scep:default" && inNetwork(source, "192.0.2.0/24")`},
+	r.limit(profile.Condition{Expr: `role == "administrator"`}, profile.Condition{Expr: `requester != "scep:default" && inNetwork(source, "127.0.0.0/8")`},
 		profile.Condition{Expr: `validity < duration("1h") || now > timestamp("2020-01-01T00:00:00Z")`})
 	if err := r.issuerIs(pki.OnHold); err != nil {
 		t.Fatal(err)
@@ -498,6 +500,13 @@ func TestNothingWaitsInVain(t *testing.T) {
 		t.Error(err)
 	}
 	c := d.ask("20", poll).success(t)
+	// The device was where it asked from, when it did, and not where the person sat who has approved.
+	if got, err := r.store.Certificate(t.Context(), fingerprint(c)); err != nil || got.Source != "127.0.0.1" || got.Requester != "token:admin" {
+		t.Errorf("the certificate is from %q by %q, %v", got.Source, got.Requester, err)
+	}
+	if got := r.record("d1"); got.LastSource != "127.0.0.1" || got.FirstSeenAt.After(e.CreatedAt) {
+		t.Errorf("the device was first seen at %s, last at %s; it asked at %s", got.FirstSeenAt, got.LastSource, e.CreatedAt)
+	}
 
 	// So with a renewal: the profile has been narrowed since.
 	r.limit(profile.Condition{Expr: `cn != "device"`, Message: "another name"})

@@ -618,7 +618,7 @@ func (h *Handler) grant(ctx context.Context, g grant) (pki.Certificate, error) {
 func (g *grant) enrollment() ca.Request {
 	v := &g.verdict
 	return ca.Request{
-		Principal: g.by, RequestID: g.requestID, Protocol: Protocol, Issuer: g.issuer.Name, Profile: v.Profile, CSR: g.request, Subject: v.Subject, SANs: v.SANs,
+		Principal: g.by, Source: g.change.Enrollment.Source, RequestID: g.requestID, Protocol: Protocol, Issuer: g.issuer.Name, Profile: v.Profile, CSR: g.request, Subject: v.Subject, SANs: v.SANs,
 		MaxValidity: v.MaxValidity, Device: v.Device, SupersedeDevice: v.Revoke, DeviceCertificate: g.newest, TransactionID: g.change.Enrollment.TransactionID,
 	}
 }
@@ -627,7 +627,7 @@ func (g *grant) enrollment() ca.Request {
 func (g *grant) renewal() ca.RenewRequest {
 	v, e := &g.verdict, &g.change.Enrollment
 	return ca.RenewRequest{
-		Principal: g.by, RequestID: g.requestID, Protocol: Protocol, Certificate: e.Replaces, CSR: g.request, TransactionID: e.TransactionID,
+		Principal: g.by, Source: e.Source, RequestID: g.requestID, Protocol: Protocol, Certificate: e.Replaces, CSR: g.request, TransactionID: e.TransactionID,
 		MaxValidity: v.MaxValidity, Device: v.Device, DeviceCertificate: g.newest,
 		Ended: v.Return || v.Outcome == enrollment.Wait || v.Credential == enrollment.ByPerson,
 	}

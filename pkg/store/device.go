@@ -20,8 +20,9 @@ var ErrDeviceRefused = errors.New("the device is blocked or retired")
 // Devices keeps the registry of devices.
 //
 // A device comes into it by CreateDevices, by CreateChallenges with its id, or by RecordIssuance with its id; the last two
-// leave a record that exists as it is, save that RecordIssuance notes the certificate as the newest, makes an expected
-// device enrolled (its next version), and sets what counts refusals to zero. RecordIssuance refuses a device that is
+// leave a record that exists as it is, save that RecordIssuance notes the certificate as the newest and when and where the
+// device has asked for it, makes an expected device enrolled (its next version), and sets what counts refusals to zero.
+// RecordIssuance refuses a device that is
 // blocked or retired, with a PolicyRefused that wraps ErrDeviceRefused, and so do CreateChallenges and, for a request that
 // is to wait, PutEnrollment. They look in their own transaction: once ChangeDevice has returned, nothing is written for
 // the device that its new status forbids.
@@ -141,9 +142,13 @@ func DeviceBusy(id string) error {
 // Device returns the record that the issuance makes of a device that is not in the registry.
 func (i *Issuance) Device() pki.Device {
 	c := &i.Certificate
+	seen := c.IssuedAt
+	if i.Enrollment != nil && !i.Enrollment.Enrollment.CreatedAt.IsZero() { // when the device asked; a person may have decided later
+		seen = i.Enrollment.Enrollment.CreatedAt
+	}
 	d := pki.Device{
 		ID: c.Device, Version: 1, Status: pki.DeviceEnrolled, CreatedAt: c.IssuedAt, CreatedBy: c.Requester, ChangedAt: c.IssuedAt, ChangedBy: c.Requester,
-		FirstSeenAt: c.IssuedAt, LastSeenAt: c.IssuedAt, LastSource: c.Source,
+		FirstSeenAt: seen, LastSeenAt: seen, LastSource: c.Source,
 		Certificate: c.Fingerprint, IssuerKeyID: c.IssuerKeyID, Serial: c.Serial, NotAfter: c.NotAfter,
 	}
 	if i.Enrollment != nil {

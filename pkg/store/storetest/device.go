@@ -308,17 +308,19 @@ func testDeviceIssuance(t *testing.T, h Harness) {
 	e.challenge(func(c *pki.Challenge) { c.Device, c.CreatedAt, c.CreatedBy = "new", later, "other" })
 	equal(t, "a device with challenges", e.device("new"), want)
 
-	// The first certificate enrolls it.
+	// The first certificate enrolls it. The device was seen when it asked, which may be long before.
+	asked := later.Add(-time.Minute)
 	c := certificate(e.issuing, func(c *pki.Certificate) { c.Device, c.IssuedAt = "new", later })
 	i := issuance(c)
 	i.Enrollment = &store.EnrollmentChange{UseChallenge: true, Enrollment: enrollment(func(r *pki.Enrollment) {
 		r.ID, r.State, r.Challenge, r.Issued, r.Point, r.Device = "", pki.EnrollmentIssued, first.ID, c.Fingerprint, "lobby", "new"
+		r.CreatedAt = asked
 	})}
 	if err := e.RecordIssuance(ctx, i); err != nil {
 		t.Fatal(err)
 	}
 	want.Version, want.Status, want.ChangedAt, want.ChangedBy = 2, pki.DeviceEnrolled, later, c.Requester
-	want.FirstSeenAt, want.LastSeenAt, want.LastSource, want.LastPoint = later, later, c.Source, "lobby"
+	want.FirstSeenAt, want.LastSeenAt, want.LastSource, want.LastPoint = asked, asked, c.Source, "lobby"
 	want.Certificate, want.IssuerKeyID, want.Serial, want.NotAfter = c.Fingerprint, c.IssuerKeyID, c.Serial, c.NotAfter
 	equal(t, "an enrolled device", e.device("new"), want)
 
@@ -336,6 +338,20 @@ func testDeviceIssuance(t *testing.T, h Harness) {
 	want.LastSeenAt, want.LastPoint, want.Protocol = next.IssuedAt, "hall", pki.DeviceProtocol{Key: "RSA-2048"}
 	want.Certificate, want.Serial, want.NotAfter = next.Fingerprint, next.Serial, next.NotAfter
 	equal(t, "a device after its second certificate", e.device("new"), want)
+	// What is approved after the device was seen somewhere else leaves that as it is.
+	c = certificate(e.issuing, func(c *pki.Certificate) {
+		c.Device, c.IssuedAt, c.Source = "new", next.IssuedAt.Add(time.Second), "192.0.2.77"
+	})
+	i = issuance(c)
+	i.Enrollment = &store.EnrollmentChange{Enrollment: enrollment(func(r *pki.Enrollment) {
+		r.ID, r.State, r.Issued, r.Point, r.Device, r.CreatedAt = "", pki.EnrollmentIssued, c.Fingerprint, "cellar", "new", later
+	})}
+	if err := e.RecordIssuance(ctx, i); err != nil {
+		t.Fatal(err)
+	}
+	next = c
+	want.Certificate, want.Serial, want.NotAfter = next.Fingerprint, next.Serial, next.NotAfter
+	equal(t, "a device whose request was approved late", e.device("new"), want)
 	note := func(at time.Time, failure string) {
 		t.Helper()
 		if err := e.NoteContacts(ctx, []store.Contact{{Device: "new", At: at, Failure: failure, Renewal: true}}, nil); err != nil {
