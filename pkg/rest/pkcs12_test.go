@@ -133,7 +133,7 @@ func TestPKCS12(t *testing.T) {
 					if n := strings.Count(out, "friendlyName"); n != 2 {
 						t.Errorf("%d friendly names, want the key's and its certificate's", n)
 					}
-					if strings.Contains(out, "RC2") {
+					if strings.Contains(out, "RC2-") { // as in RC2-CBC; base64 may well have the letters
 						t.Error("something is encrypted with RC2")
 					}
 				})
