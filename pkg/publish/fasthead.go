@@ -41,7 +41,7 @@ func parseHead(b []byte) (head, verdict) {
 	}
 	end := bytes.Index(b, blankLine)
 	if end < 0 {
-		if len(b) >= maxHead {
+		if len(b) >= maxHead || isOdd(b) {
 			return h, theirs
 		}
 		return h, incomplete
@@ -56,6 +56,22 @@ func parseHead(b []byte) (head, verdict) {
 		return h, theirs
 	}
 	return h, ours
+}
+
+// isOdd reports whether the begin of a head tells that its end will not come, or not as it is looked for: a line ends with a
+// bare LF, or the first one without a version.
+func isOdd(b []byte) bool {
+	for first := true; ; first = false {
+		i := bytes.IndexByte(b, '\n')
+		if i < 0 {
+			return false
+		}
+		line, ok := bytes.CutSuffix(b[:i+1], crlf)
+		if !ok || first && !bytes.HasSuffix(line, version11) && !bytes.HasSuffix(line, version10) {
+			return true
+		}
+		b = b[i+1:]
+	}
 }
 
 var (

@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -551,7 +552,12 @@ func (c *conn) serve() {
 // readHead reads until it can tell what the next request is. It returns incomplete when the connection ended before.
 func (c *conn) readHead(first bool) (head, verdict) {
 	whole := time.Time{} // when the head must be there; zero before its first octet
+	skipped := false     // a line end before it
 	for {
+		// RFC 9112, Section 2.2: some clients send a line end behind what they post, which is not of its length.
+		if !skipped && bytes.HasPrefix(c.buf, crlf) {
+			c.buf, skipped = c.buf[:copy(c.buf, c.buf[len(crlf):])], true
+		}
 		if len(c.buf) > c.few(first) {
 			if r := c.l.repeats.find(c.buf); r != nil {
 				h := r.head

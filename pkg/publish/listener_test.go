@@ -15,6 +15,7 @@ import (
 	"os"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -179,7 +180,7 @@ func (e *env) oddRequests() map[string]string {
 		"1.2":      "GET " + path + " HTTP/1.2\r\nHost: x\r\n\r\n", "2.0": "GET " + path + " HTTP/2.0\r\nHost: x\r\n\r\n", "0.9": "GET " + path + "\r\n\r\n", "lower-case version": "GET " + path + " http/1.1\r\nHost: x\r\n\r\n",
 		"bare LF": strings.ReplaceAll(get(path), "\r\n", "\n"), "LF in the end": "GET " + path + " HTTP/1.1\r\nHost: x\n\r\n", "bare CR": get(path, "A: b\rc"), "folded": get(path, "A: b", " c"), "no colon": get(path, "abc"), "space before colon": get(path, "Accept : x"),
 		"empty name": get(path, ": x"), "empty value": get(path, "A:"), "tab": get(path, "A:\tb\t"), "control": get(path, "A: \x01"), "NUL": get(path, "A: \x00"), "high octet": get(path, "A: \xff"), "name with a space": get(path, "A b: c"), "high octet in the path": get("/ocsp/\xff"),
-		"CRLF first": "\r\n" + get(path), "huge head": get(path, "A: "+strings.Repeat("a", 5000)), "huger head": get(path, "A: "+strings.Repeat("a", 2<<20)), "many fields": get(path, strings.Split(strings.Repeat("A: b\n", 300)+"B: c", "\n")...), "long path": get("/ocsp/M" + strings.Repeat("A", 6000)), "long path that fits": get("/ocsp/M" + strings.Repeat("A", 3000)),
+		"huge head": get(path, "A: "+strings.Repeat("a", 5000)), "huger head": get(path, "A: "+strings.Repeat("a", 2<<20)), "many fields": get(path, strings.Split(strings.Repeat("A: b\n", 300)+"B: c", "\n")...), "long path": get("/ocsp/M" + strings.Repeat("A", 6000)), "long path that fits": get("/ocsp/M" + strings.Repeat("A", 3000)),
 		"post": post(body, length), "post typed": post(body, "Content-Type: application/ocsp-request", length), "post expects": post(body, length, "Expect: 100-continue"), "post expects more": post(body, length, "Expect: 200-ok"),
 		"post without length": post(body), "post to a key id": strings.Replace(post(body, length), "/ocsp", "/ocsp/"+e.Issuing.KeyID, 1), "post to a path": strings.Replace(post(body, length), "/ocsp", "/ocsp/", 1), "post elsewhere": strings.Replace(post(body, length), "/ocsp", "/ocsps", 1),
 		"post of nothing": post("", "Content-Length: 0"), "post of garbage": post("garbage", "Content-Length: 7"), "post too short": post(body[:10], length), "post too long": post(strings.Repeat("a", 5000), "Content-Length: 5000"), "length 4096": post(strings.Repeat("a", 4096), "Content-Length: 4096"), "length 4097": post(strings.Repeat("a", 4097), "Content-Length: 4097"),
@@ -187,6 +188,7 @@ func (e *env) oddRequests() map[string]string {
 		"chunked": post(fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(der), body), "Transfer-Encoding: chunked"), "chunked and length": post(fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(der), body), "Transfer-Encoding: chunked", length), "gzip": post(body, "Transfer-Encoding: gzip", length), "trailer": post(body, length, "Trailer: A"),
 		"several":                 get(path) + post(body, length) + get("/ocsp/"+never) + get("/roots.pem") + get(path, "Connection: close") + get(path),
 		"little behind a request": post(body+"abc", length), "more behind a request": post(body+"abcd", length), "half a method behind a request": get(path) + "GE",
+		"bare LF first": "\n" + get(path), "bare CR first": "\r" + get(path), "unfinished with bare LF": "GET " + path + " HTTP/1.1\nHost: x\n", "bare LF later": "GET " + path + " HTTP/1.1\r\nHost: x\nA: b\r\n", "0.9 with CRLF": "GET " + path + "\r\n", "0.9 with LF": "GET " + path + "\n", "line end in base64": get("/ocsp/" + b64[:40] + "%0A" + b64[40:]), "line end behind base64": get(path + "%0D%0A"),
 		"nothing": "", "a letter": "G", "half a head": "GET " + path + " HTTP/1.1\r\nHo", "TLS": "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "HTTP/2": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 	}
 	return all
@@ -311,6 +313,43 @@ func TestRepeats(t *testing.T) {
 	}
 	if got := f.Repeats(); got > 4096 || got < 2048 {
 		t.Errorf("%d requests are remembered, want about 4096", got)
+	}
+}
+
+// TestOddLineEnds: one line end before a request is of no matter, and who ends lines in his own way need not wait for an answer.
+func TestOddLineEnds(t *testing.T) {
+	e := setup(t)
+	f := e.fast(func(c *publish.ListenerConfig) { c.HeadTimeout = time.Hour })
+	odd := e.oddRequests()
+	for what, c := range map[string]struct {
+		send string
+		want []int
+	}{
+		"before a request":      {"\r\n" + odd["get"], []int{200}},
+		"between two":           {odd["post"] + "\r\n" + odd["get"] + "\r\n", []int{200, 200}},
+		"two before a request":  {"\r\n\r\n" + odd["get"], []int{400}},
+		"bare LF":               {odd["bare LF"], []int{200}},
+		"bare LF after a while": {strings.Replace(odd["get"], "\r\n\r\n", "\r\nA: b\n\n", 1), []int{200}},
+		"no version":            {strings.Replace(odd["get"], " HTTP/1.1\r\nHost: ocsp.test\r\n", "\r\n", 1), []int{400}},
+	} {
+		conn := e.dial(f.addr) // whose own side stays open
+		if _, err := io.WriteString(conn, c.send); err != nil {
+			t.Fatal(err)
+		}
+		in := bufio.NewReader(conn)
+		var got []int
+		for range c.want {
+			r, err := http.ReadResponse(in, nil)
+			if err != nil {
+				t.Errorf("%s: %v", what, err)
+				break
+			}
+			_, _ = io.Copy(io.Discard, r.Body)
+			got = append(got, r.StatusCode)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", what, got, c.want)
+		}
 	}
 }
 

@@ -75,7 +75,7 @@ func requestIn(dst, escaped []byte) (request []byte, found, ok bool) {
 	if len(text) == 0 {
 		return dst, false, false
 	}
-	text = bytes.TrimRight(text, "=")
+	text = bytes.TrimRight(text, "=\r\n") // line ends within are let pass, too
 	if base64.RawStdEncoding.DecodedLen(len(text)) > ocsp.MaxRequestBytes+2 {
 		return dst, true, false
 	}
