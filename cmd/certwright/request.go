@@ -201,6 +201,9 @@ func (d *decision) flags(cmd *cobra.Command, conn *connection) {
 			list, _, err := pages(0, func(n int, cursor string) ([]client.Enrollment, string, error) {
 				return api.Enrollments(cmd.Context(), client.EnrollmentQuery{Point: d.point, State: "pending", Limit: n, Cursor: cursor})
 			})
+			if err == nil && len(list) == 0 && d.point != "" {
+				_, err = api.EnrollmentPoint(cmd.Context(), d.point) // a slip in its name is no empty list
+			}
 			if err != nil {
 				return err
 			}
