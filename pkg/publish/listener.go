@@ -558,7 +558,8 @@ func (c *conn) readHead(first bool) (head, verdict) {
 		if !skipped && bytes.HasPrefix(c.buf, crlf) {
 			c.buf, skipped = c.buf[:copy(c.buf, c.buf[len(crlf):])], true
 		}
-		if len(c.buf) > c.few(first) {
+		half := !skipped && len(c.buf) == 1 && c.buf[0] == '\r' // of a line end
+		if !half && len(c.buf) > c.few(first) {
 			if r := c.l.repeats.find(c.buf); r != nil {
 				h := r.head
 				h.repeat = r

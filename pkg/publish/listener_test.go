@@ -653,6 +653,23 @@ func FuzzParseHead(f *testing.F) {
 }
 
 // FuzzConnection: whatever octets a connection brings, and however they are cut, what comes back is what net/http says.
+// sameWithout tells whether a server says the same to a text without some of its line ends, so many at the most: one before a
+// request is of no matter on the listener, which net/http refuses.
+func (e *env) sameWithout(got []response, addr, text string, most int) bool {
+	const tries = 40
+	for i, tried := 0, 0; i < len(text) && tried < tries; i++ {
+		if !strings.HasPrefix(text[i:], "\r\n") {
+			continue
+		}
+		tried++
+		without := text[:i] + text[i+2:]
+		if same(got, e.exchange(addr, without)) || most > 1 && e.sameWithout(got, addr, without, most-1) {
+			return true
+		}
+	}
+	return false
+}
+
 func FuzzConnection(f *testing.F) {
 	e := setup(f)
 	l := e.fast()
@@ -662,6 +679,8 @@ func FuzzConnection(f *testing.F) {
 			f.Add([]byte(text), uint16(len(name)))
 		}
 	}
+	get := e.oddRequests()["get"]
+	f.Add([]byte("\r\n"+get+"\r\n"+get), uint16(1))
 	// A request line that is refused, and a little more behind it than net/http reads at a time: whether the refusal arrives
 	// depends on what was read before the end.
 	f.Add([]byte("GET /ocsp/M\rM HTTP/1.1\r\nHost: ocsp.test\r\n"+strings.Repeat("A: b\r\n", 690)+"\r\n"), uint16(30))
@@ -673,7 +692,8 @@ func FuzzConnection(f *testing.F) {
 		at := min(int(cut), len(text))
 		e := &env{t: t}
 		want := e.exchange(plain, text)
-		if got := e.exchange(l.addr, text[:at], text[at:]); !same(got, want) {
+		got := e.exchange(l.addr, text[:at], text[at:])
+		if !same(got, want) && !e.sameWithout(got, plain, text, 2) {
 			t.Errorf("%q, cut at %d:\ngot  %.1500q\nwant %.1500q", b, at, fmt.Sprint(got), fmt.Sprint(want))
 		}
 	})
