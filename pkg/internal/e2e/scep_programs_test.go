@@ -349,6 +349,13 @@ func (m *monger) follow(d *device, a asking) (issued []byte, err error) {
 		err = errors.Join(err, e)
 	}()
 	if a.renewal {
+		// Told before it has read the certificate, it would ask for names of its own.
+		var says string
+		for until := time.Now().Add(2 * callTimeout); !strings.Contains(says, "status: MONITORING"); time.Sleep(pollInterval) {
+			if says, err = m.tell(d.t, "list", "-i", id); err != nil || time.Now().After(until) {
+				return nil, errors.Join(err, errors.New(says))
+			}
+		}
 		if _, err := m.tell(d.t, "resubmit", "-i", id); err != nil {
 			return nil, err
 		}
