@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	mathrand "math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -90,13 +92,17 @@ var attacks = []attack{
 	}},
 	{"flood of pipelined GET, one source", 64, 1, func(_ context.Context, c net.Conn, r *attackRequests, answered *atomic.Int64) {
 		var reading sync.WaitGroup
-		reading.Go(func() { _, _ = io.Copy(io.Discard, c) })
+		reading.Go(func() {
+			buffer := make([]byte, 16<<10)
+			for n, err := c.Read(buffer); err == nil; n, err = c.Read(buffer) {
+				answered.Add(int64(bytes.Count(buffer[:n], []byte("HTTP/1.1 200 ")))) // all but those that two reads have parts of
+			}
+		})
 		many := bytes.Repeat(r.Get, 64)
 		for {
 			if _, err := c.Write(many); err != nil {
 				break
 			}
-			answered.Add(64)
 		}
 		reading.Wait()
 	}},
@@ -203,17 +209,24 @@ func (a *attack) do(order *attackOrder) error {
 type attackReport struct {
 	Machine   machine     `json:"machine"`
 	PerSecond int         `json:"honest_per_second"`
+	Window    float64     `json:"window_seconds"`
 	Runs      []attackRun `json:"runs"`
 }
 
-// attackRun is what honest clients saw while others attacked.
+// attackRun is what honest clients saw while others attacked, and while nobody did, by turns: what the machine does
+// meanwhile, such as a pause, meets both alike.
 type attackRun struct {
-	Attack   string             `json:"attack"` // empty: none
-	Answers  int64              `json:"answers"`
-	Verified int                `json:"verified"`
-	Latency  map[string]float64 `json:"latency_ms"`
-	// Ratio is p50 and p99 as multiples of those without an attack, before and after this one.
+	Attack   string `json:"attack"`
+	Rounds   int    `json:"rounds"` // of two windows each
+	Answers  int64  `json:"answers"`
+	Verified int    `json:"verified"`
+	// Latency and Alone are those of all windows with the attack, and of all without.
+	Latency map[string]float64 `json:"latency_ms"`
+	Alone   map[string]float64 `json:"latency_alone_ms"`
+	// Ratio is Latency in multiples of Alone. Range is where nine of ten of p99's ratios are when the rounds are drawn
+	// anew (bootstrap): how far chance may have moved it.
 	Ratio       map[string]float64 `json:"ratio"`
+	Range       [2]float64         `json:"p99_ratio_range"`
 	Connections int64              `json:"attackers_connections"`
 	Opened      float64            `json:"attackers_opened_per_second"`
 	Answered    float64            `json:"attackers_answered_per_second"`
@@ -222,8 +235,22 @@ type attackRun struct {
 	RSS         int64              `json:"rss_bytes"`
 }
 
+// Each attack is measured in windows: long enough to be at work, short enough for many.
+const (
+	attackWindow = time.Second
+	attackWarmUp = 300 * time.Millisecond // before each, also for what is left of the attack before
+)
+
+// attackWindows measures in windows.
+type attackWindows struct {
+	o        options
+	t        *ocspTarget
+	few      *asked
+	requests attackRequests
+}
+
 func measureAttacks(ctx context.Context, o options) (report *attackReport, err error) {
-	report = &attackReport{Machine: thisMachine(), PerSecond: honestPerSecond}
+	report = &attackReport{Machine: thisMachine(), PerSecond: honestPerSecond, Window: attackWindow.Seconds()}
 	m := report.Machine
 	fmt.Printf("machine     %d CPUs (%s), Linux %s, %s\n", m.CPUs, m.Model, m.Kernel, m.Go)
 	t, err := startOCSP(ctx, o, kept)
@@ -242,140 +269,170 @@ func measureAttacks(ctx context.Context, o options) (report *attackReport, err e
 	if err != nil {
 		return nil, err
 	}
-	requests := attackRequests{Get: few.get(0, 0), Nonce: bytes.Clone(next(0, 0))}
-	fmt.Printf("honest      %d requests a second from %s, GET, %d connections, each for %d requests; all answers must be good\n\n",
+	rounds := max(1, int(o.duration/attackWindow))
+	fmt.Printf("honest      %d requests a second from %s, GET, %d connections, each for %d requests; all answers must be good\n",
 		honestPerSecond, honestSource, honestConnections, honestRenew)
-	fmt.Printf("%-40s %9s %9s   %-13s %s\n", "", "p50 ms", "p99 ms", "ratios", "attackers")
-	quiet := func() error {
-		run, err := report.run(ctx, o, t, few)
-		if err == nil {
-			run.print()
-			report.Runs = append(report.Runs, *run)
-		}
-		return err
-	}
-	if err := quiet(); err != nil {
-		return nil, err
-	}
+	fmt.Printf("windows     %d for each attack, of %s, and as many without, by turns\n\n", rounds, attackWindow)
+	fmt.Printf("%-36s %15s %15s   %s\n", "p50, p99 of honest clients, ms", "alone", "beside", "p50 x, p99 x (nine of ten)")
+	w := &attackWindows{o, t, few, attackRequests{Get: few.get(0, 0), Nonce: bytes.Clone(next(0, 0))}}
 	for i := range attacks {
-		if err := report.attack(ctx, o, t, few, &attacks[i], requests); err != nil {
+		run, err := w.measure(ctx, &attacks[i], rounds)
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", attacks[i].Name, err)
 		}
-		if err := quiet(); err != nil {
-			return nil, err
-		}
-		n := len(report.Runs)
-		report.Runs[n-2].compare(&report.Runs[n-3], &report.Runs[n-1])
+		run.print()
+		report.Runs = append(report.Runs, *run)
 	}
-	fmt.Println()
-	for _, run := range report.Runs {
-		if run.Attack != "" {
-			fmt.Printf("%-40s p50 %5.2f x, p99 %5.2f x, goal %d x\n", run.Attack, run.Ratio["p50"], run.Ratio["p99"], goalAttacked)
-		}
-	}
+	fmt.Printf("\ngoal        p99 at most %d x\n", goalAttacked)
 	return report, nil
 }
 
-// attack has honest clients ask beside an attack.
-func (r *attackReport) attack(ctx context.Context, o options, t *ocspTarget, few *asked, a *attack, requests attackRequests) error {
+// measure has honest clients ask beside an attack and without it, by turns.
+func (w *attackWindows) measure(ctx context.Context, a *attack, rounds int) (*attackRun, error) {
+	run := &attackRun{Attack: a.Name, Rounds: rounds}
+	var beside, alone []histogram
+	var attacked time.Duration
+	for range rounds {
+		out, err := w.window(ctx, nil)
+		if err != nil {
+			return nil, err
+		}
+		alone = append(alone, out.latency)
+		run.Verified += out.checked
+		took, out, err := w.attack(ctx, a, run)
+		if err != nil {
+			return nil, err
+		}
+		attacked += took
+		beside = append(beside, out.latency)
+		run.Verified += out.checked
+	}
+	for _, share := range []*float64{&run.Opened, &run.Answered} {
+		*share /= attacked.Seconds()
+	}
+	run.Server, run.Others = run.Server/float64(rounds), run.Others/float64(rounds)
+	run.compare(alone, beside)
+	return run, nil
+}
+
+// attack has honest clients ask for a window beside an attack, and adds to run what else was seen.
+func (w *attackWindows) attack(ctx context.Context, a *attack, run *attackRun) (took time.Duration, out *polled, err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
 	cmd := exec.CommandContext(ctx, self, attacking)
 	cmd.SysProcAttr = tied()
-	log, err := os.Create(filepath.Join(o.folder, "attack.log"))
+	log, err := os.OpenFile(filepath.Join(w.o.folder, "attack.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
 	defer log.Close()
 	cmd.Stderr = log
 	in, err := cmd.StdinPipe()
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return err
+		return 0, nil, err
 	}
 	end := func() error { return errors.Join(in.Close(), cmd.Wait()) }
 	// Only what nobody else wants of the processors is the attackers': what others notice of them is the server's doing.
 	if err := giveWay(cmd.Process.Pid); err != nil {
-		return errors.Join(err, end())
+		return 0, nil, errors.Join(err, end())
 	}
-	out := json.NewDecoder(stdout)
+	result := json.NewDecoder(stdout)
 	var begun struct{}
-	err = json.NewEncoder(in).Encode(attackOrder{a.Name, t.address.String(), requests})
+	err = json.NewEncoder(in).Encode(attackOrder{a.Name, w.t.address.String(), w.requests})
 	if err == nil {
-		err = out.Decode(&begun)
+		err = result.Decode(&begun)
 	}
 	if err != nil {
-		return errors.Join(err, end())
+		return 0, nil, errors.Join(err, end())
 	}
 	began := time.Now()
-	run, err := r.run(ctx, o, t, few)
-	seconds := time.Since(began).Seconds()
+	out, err = w.window(ctx, run)
+	took = time.Since(began)
 	err = errors.Join(err, in.Close())
-	var result attackResult
+	var did attackResult
 	if err == nil {
-		err = out.Decode(&result)
+		err = result.Decode(&did)
 	}
 	if err = errors.Join(err, cmd.Wait()); err != nil {
-		return err
+		return 0, nil, err
 	}
-	run.Attack, run.Connections = a.Name, result.Open
-	run.Opened, run.Answered = float64(result.Opened)/seconds, float64(result.Answered)/seconds
-	run.print()
-	r.Runs = append(r.Runs, *run)
-	return nil
+	run.Connections = did.Open
+	run.Opened += float64(did.Opened)
+	run.Answered += float64(did.Answered)
+	return took, out, nil
 }
 
-// run has the honest clients ask.
-func (r *attackReport) run(ctx context.Context, o options, t *ocspTarget, few *asked) (*attackRun, error) {
+// window has the honest clients ask. It adds to run, unless that is nil, what the server and others used.
+func (w *attackWindows) window(ctx context.Context, run *attackRun) (*polled, error) {
 	var edges []usage
 	p := &poller{
-		address: t.address, source: honestSource, next: few.get, check: few.good, connections: honestConnections, duration: o.duration,
-		perSecond: honestPerSecond, renew: honestRenew,
+		address: w.t.address, source: honestSource, next: w.few.get, check: w.few.good, connections: honestConnections,
+		warmUp: attackWarmUp, duration: attackWindow, perSecond: honestPerSecond, renew: honestRenew,
 		edge: func() error {
-			u, err := usageOf(t.server.pid(), 0)
+			u, err := usageOf(w.t.server.pid(), 0)
 			edges = append(edges, u)
 			return err
 		},
 	}
 	out, err := p.run(ctx)
-	if err != nil {
-		return nil, err
-	}
-	run := &attackRun{Answers: out.latency.n, Verified: out.checked, Latency: map[string]float64{"max": milliseconds(out.latency.max)}}
-	for name, q := range map[string]float64{"p50": 0.5, "p99": 0.99, "p99.9": 0.999} {
-		run.Latency[name] = milliseconds(out.latency.quantile(q))
+	if err != nil || run == nil {
+		return out, err
 	}
 	all := (edges[1].machine.all - edges[0].machine.all).Seconds()
-	run.Server = (edges[1].server - edges[0].server).Seconds() / all
-	run.Others = edges[0].until(edges[1], max(run.Answers, 1)).Others
-	run.RSS, err = memory(t.server.pid(), "VmRSS")
-	return run, err
+	run.Server += (edges[1].server - edges[0].server).Seconds() / all
+	run.Others += edges[0].until(edges[1], max(out.latency.n, 1)).Others
+	rss, err := memory(w.t.server.pid(), "VmRSS")
+	run.RSS = max(run.RSS, rss)
+	return out, err
+}
+
+// compare sets what was seen beside an attack against what was seen without.
+func (r *attackRun) compare(alone, beside []histogram) {
+	sum := func(of []histogram) (all histogram) {
+		for i := range of {
+			all.merge(&of[i])
+		}
+		return all
+	}
+	percentiles := func(h *histogram) map[string]float64 {
+		return map[string]float64{
+			"p50": milliseconds(h.quantile(0.5)), "p99": milliseconds(h.quantile(0.99)), "p99.9": milliseconds(h.quantile(0.999)),
+			"max": milliseconds(h.max),
+		}
+	}
+	without, with := sum(alone), sum(beside)
+	r.Answers = with.n
+	r.Alone, r.Latency = percentiles(&without), percentiles(&with)
+	r.Ratio = map[string]float64{}
+	for _, q := range []string{"p50", "p99"} {
+		r.Ratio[q] = r.Latency[q] / r.Alone[q]
+	}
+	const draws = 1000
+	ratios := make([]float64, draws)
+	for i := range ratios {
+		var without, with histogram
+		for range alone {
+			n := mathrand.IntN(len(alone))
+			without.merge(&alone[n])
+			with.merge(&beside[n])
+		}
+		ratios[i] = float64(with.quantile(0.99)) / float64(without.quantile(0.99))
+	}
+	slices.Sort(ratios)
+	r.Range = [2]float64{ratios[draws/20], ratios[draws-draws/20]}
 }
 
 func (r *attackRun) print() {
-	name := r.Attack
-	if name == "" {
-		name = "nobody attacks"
-	}
-	fmt.Printf("%-40s %9.3f %9.3f   max %-8.2f", name, r.Latency["p50"], r.Latency["p99"], r.Latency["max"])
-	if r.Attack != "" {
-		fmt.Printf("%d open, %.0f opened/s, %.0f answers/s;", r.Connections, r.Opened, r.Answered)
-	}
-	fmt.Printf(" server %.0f %% of the cores, others %.0f %%, %.0f MB\n", 100*r.Server, 100*r.Others, float64(r.RSS)/1e6)
-}
-
-// compare sets what was seen during an attack against before and after.
-func (r *attackRun) compare(before, after *attackRun) {
-	r.Ratio = map[string]float64{}
-	for _, q := range []string{"p50", "p99"} {
-		r.Ratio[q] = 2 * r.Latency[q] / (before.Latency[q] + after.Latency[q])
-	}
+	fmt.Printf("%-36s %7.3f %7.3f %7.3f %7.3f   %.2f, %.2f (%.2f to %.2f)\n%36s %d open, %.0f opened/s, %.0f answers/s; server %.0f %% of the cores, others %.0f %%, %.0f MB\n",
+		r.Attack, r.Alone["p50"], r.Alone["p99"], r.Latency["p50"], r.Latency["p99"], r.Ratio["p50"], r.Ratio["p99"], r.Range[0], r.Range[1],
+		"", r.Connections, r.Opened, r.Answered, 100*r.Server, 100*r.Others, float64(r.RSS)/1e6)
 }

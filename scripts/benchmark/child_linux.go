@@ -30,8 +30,8 @@ func end(pid int) {
 // the one that makes them.
 func giveWay(pid int) error {
 	return schedule(pid, func(a *unix.SchedAttr) {
-		// Not only nice: this program may have been started with a real-time policy.
-		a.Policy, a.Priority, a.Nice = unix.SCHED_NORMAL, 0, 19
+		// Who is only nice still has a processor for as long as a slice of time lasts, and others wait for that.
+		a.Policy, a.Priority, a.Nice = unix.SCHED_IDLE, 0, 0
 	})
 }
 

@@ -23,6 +23,7 @@ type poller struct {
 	// check looks at the whole body of the n-th answer. It is called for one answer in sampleEvery.
 	check       func(n int, body []byte) error
 	connections int
+	warmUp      time.Duration // before it is measured
 	duration    time.Duration
 	least       int          // it goes on until so many answers have come, warm-up included
 	edge        func() error // called when the measured phase begins, and when it ends
@@ -156,7 +157,7 @@ func (r *polling) begin(i int, at time.Time) error {
 
 func (r *polling) loop(ctx context.Context) error {
 	now := time.Now()
-	measureFrom, heard := now.Add(warmUp), now
+	measureFrom, heard := now.Add(r.warmUp), now
 	measuring := false
 	var measured time.Time
 	events := make([]unix.EpollEvent, r.connections+1)

@@ -15,6 +15,7 @@ type poller struct {
 	next        func(conn, n int) []byte
 	check       func(n int, body []byte) error
 	connections int
+	warmUp      time.Duration
 	duration    time.Duration
 	least       int
 	edge        func() error

@@ -414,7 +414,7 @@ func (r *ocspReport) run(ctx context.Context, o options, server, name string, le
 	var edges []usage
 	var perf *process
 	p := &poller{
-		address: address, next: next, check: check, connections: o.connections, duration: o.duration, least: least,
+		address: address, next: next, check: check, connections: o.connections, warmUp: warmUp, duration: o.duration, least: least,
 		edge: func() error {
 			u, err := usageOf(pid, 0)
 			if edges = append(edges, u); err != nil || o.profile == "" || server != ours {

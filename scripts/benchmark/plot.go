@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"encoding/xml"
 	"errors"
@@ -183,11 +182,8 @@ func attackChart(r *attackReport) *chart {
 	ratio := panel{title: "p99 of honest clients beside an attack, in multiples of p99 without", unit: "x", goal: goalAttacked}
 	latency := panel{title: "Their latency", unit: "ms", parts: percentileParts}
 	for _, run := range r.Runs {
-		label := cmp.Or(run.Attack, "nobody attacks")
-		latency.bars = append(latency.bars, bar{label, percentiles(run.Latency), run.Attack != ""})
-		if run.Attack != "" {
-			ratio.bars = append(ratio.bars, bar{label, []float64{run.Ratio["p99"]}, true})
-		}
+		ratio.bars = append(ratio.bars, bar{run.Attack, []float64{run.Ratio["p99"]}, true})
+		latency.bars = append(latency.bars, bar{"nobody attacks", percentiles(run.Alone), false}, bar{run.Attack, percentiles(run.Latency), true})
 	}
 	return &chart{
 		title:   fmt.Sprintf("OCSP beside attacks: honest clients ask %d times a second", r.PerSecond),
