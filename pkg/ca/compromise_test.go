@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/certwright/certwright/pkg/audit"
 	"github.com/certwright/certwright/pkg/ca"
 	"github.com/certwright/certwright/pkg/fault"
@@ -147,23 +145,9 @@ func TestCompromiseWaitsForIssuances(t *testing.T) {
 	report := ca.StatusRequest{Principal: someone, Certificate: reported.Fingerprint, Reason: pki.KeyCompromise}
 
 	// The issuance has seen that its key is not blocked, and waits for its device's row.
-	connect := func() *pgx.Conn {
-		conn, err := pgx.Connect(t.Context(), dsn)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close(context.Background()) })
-		return conn
-	}
-	holder, watcher := connect(), connect() // in a transaction, pg_stat_activity stays as it was
-	exec := func(sql string) {
-		t.Helper()
-		if _, err := holder.Exec(t.Context(), sql); err != nil {
-			t.Fatal(err)
-		}
-	}
-	exec(`BEGIN`)
-	exec(`SELECT 1 FROM device WHERE id = 'sensor-1' FOR UPDATE`)
+	holder, watcher := pgtest.Connect(t, dsn), pgtest.Connect(t, dsn) // in a transaction, pg_stat_activity stays as it was
+	pgtest.Exec(t, holder, `BEGIN`)
+	pgtest.Exec(t, holder, `SELECT 1 FROM device WHERE id = 'sensor-1' FOR UPDATE`)
 	late := make(chan *ca.Issued, 1)
 	go func() {
 		i, err := b.ca.Issue(t.Context(), ca.Request{Principal: someone, Profile: "device", Device: "sensor-1", CSR: request(t, key, "someone")})
@@ -213,7 +197,7 @@ func TestCompromiseWaitsForIssuances(t *testing.T) {
 				WHERE datname = current_database() AND pid <> pg_backend_pid() AND query_start > $1 AND query LIKE '%backend_xid%')`, began).Scan(&waits)
 		return waits, err
 	})
-	exec(`ROLLBACK`)
+	pgtest.Exec(t, holder, `ROLLBACK`)
 	want(t, <-answer, fault.AlreadyRevoked, "")
 	i := <-late
 	if i == nil {

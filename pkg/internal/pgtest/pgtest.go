@@ -93,6 +93,25 @@ func Copy(t testing.TB, dsn string) string {
 	return shared(t).clone(t, strings.TrimPrefix(u.Path, "/"))
 }
 
+// Connect returns a connection that is closed when the test ends.
+func Connect(t testing.TB, dsn string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatalf("pgtest: connecting to %s: %v", dsn, err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) }) // the database goes anyway
+	return conn
+}
+
+// Exec executes a statement, and ends the test when that fails.
+func Exec(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
+	t.Helper()
+	if _, err := conn.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatalf("pgtest: %s: %v", sql, err)
+	}
+}
+
 // TCP returns the URL of the same database over 127.0.0.1, for tests that put a
 // proxy in between. URLs of this package name a Unix socket, which is faster; every
 // server started here listens on both. Another URL is returned as it is.

@@ -19,23 +19,6 @@ import (
 	"go.uber.org/goleak"
 )
 
-func connect(t *testing.T, dsn string) *pgx.Conn {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), dsn)
-	if err != nil {
-		t.Fatalf("connecting to %s: %v", dsn, err)
-	}
-	t.Cleanup(func() { conn.Close(context.Background()) })
-	return conn
-}
-
-func exec1(t *testing.T, conn *pgx.Conn, sql string) {
-	t.Helper()
-	if _, err := conn.Exec(t.Context(), sql); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
-}
-
 func query1[T any](t *testing.T, conn *pgx.Conn, sql string, args ...any) T {
 	t.Helper()
 	var v T
@@ -47,8 +30,8 @@ func query1[T any](t *testing.T, conn *pgx.Conn, sql string, args ...any) T {
 
 func TestDSN(t *testing.T) {
 	t.Parallel()
-	a, b := connect(t, DSN(t)), connect(t, DSN(t))
-	exec1(t, a, "CREATE TABLE device (name text)")
+	a, b := Connect(t, DSN(t)), Connect(t, DSN(t))
+	Exec(t, a, "CREATE TABLE device (name text)")
 	if query1[bool](t, b, "SELECT to_regclass('device') IS NOT NULL") {
 		t.Error("two databases of one test share a table")
 	}
@@ -94,8 +77,8 @@ func TestTemplate(t *testing.T) {
 		for i := range 4 {
 			t.Run(fmt.Sprint(i), func(t *testing.T) {
 				t.Parallel()
-				conn := connect(t, Template(t, "devices", fill))
-				exec1(t, conn, "INSERT INTO device VALUES (2)")
+				conn := Connect(t, Template(t, "devices", fill))
+				Exec(t, conn, "INSERT INTO device VALUES (2)")
 				if got := query1[int](t, conn, "SELECT count(*) FROM device"); got != 2 {
 					t.Errorf("%d rows, want 2: copies are not separate", got)
 				}
@@ -112,12 +95,12 @@ func TestKillKeepsCommittedRows(t *testing.T) {
 	s := Start(t)
 	dsn, addr := s.DSN(), s.Addr()
 	for round := 1; round <= 2; round++ {
-		conn := connect(t, dsn)
-		exec1(t, conn, "CREATE TABLE IF NOT EXISTS device (n int)")
-		exec1(t, conn, "INSERT INTO device VALUES (1)")
+		conn := Connect(t, dsn)
+		Exec(t, conn, "CREATE TABLE IF NOT EXISTS device (n int)")
+		Exec(t, conn, "INSERT INTO device VALUES (1)")
 
 		// A busy backend does not look whether its postmaster is alive.
-		busy := connect(t, dsn)
+		busy := Connect(t, dsn)
 		pid := int(busy.PgConn().PID())
 		ended := make(chan error, 1)
 		go func() {
@@ -137,13 +120,13 @@ func TestKillKeepsCommittedRows(t *testing.T) {
 		}
 
 		s.Start()
-		if got := query1[int](t, connect(t, dsn), "SELECT count(*) FROM device"); got != round {
+		if got := query1[int](t, Connect(t, dsn), "SELECT count(*) FROM device"); got != round {
 			t.Errorf("after kill %d: %d rows, want %d", round, got, round)
 		}
 	}
 	s.Stop()
 	s.Start()
-	if got := query1[int](t, connect(t, dsn), "SELECT count(*) FROM device"); got != 2 {
+	if got := query1[int](t, Connect(t, dsn), "SELECT count(*) FROM device"); got != 2 {
 		t.Errorf("after Stop: %d rows, want 2", got)
 	}
 	if s.Addr() != addr {
@@ -155,7 +138,7 @@ func TestTCP(t *testing.T) {
 	t.Parallel()
 	s := Start(t, "fsync=off")
 	dsn := TCP(s.DSN())
-	conn := connect(t, dsn)
+	conn := Connect(t, dsn)
 	if got, want := conn.PgConn().Conn().RemoteAddr().String(), s.Addr(); got != want {
 		t.Errorf("connected to %s, want %s", got, want)
 	}
@@ -205,7 +188,7 @@ func TestForeignServer(t *testing.T) {
 	}
 
 	// The server notices a moment later that the lock's holder has gone.
-	conn := connect(t, s.admin.String())
+	conn := Connect(t, s.admin.String())
 	exists := func(database string) bool {
 		return query1[bool](t, conn, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", database)
 	}

@@ -581,6 +581,20 @@ func (s *Store) note(ctx context.Context, doing string, queue func(*pgx.Batch)) 
 	}
 }
 
+// forget is note for one statement that deletes rows. It returns how many there were.
+func (s *Store) forget(ctx context.Context, doing, deletion string, args ...any) (n int, err error) {
+	err = s.note(ctx, doing, func(b *pgx.Batch) {
+		b.Queue(deletion, args...).Exec(func(tag pgconn.CommandTag) error {
+			n = int(tag.RowsAffected())
+			return nil
+		})
+	})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
 func (s *Store) noteOnce(ctx context.Context, queue func(*pgx.Batch)) error {
 	conn, err := s.writers.Acquire(ctx)
 	if err != nil {
@@ -723,19 +737,9 @@ func (s *Store) Refusals(ctx context.Context, from int) ([]store.Refusal, error)
 }
 
 // PruneRefusals implements store.Devices. Several replicas may do it at once: each takes rows of its own.
-func (s *Store) PruneRefusals(ctx context.Context, before, limit int) (n int, err error) {
-	err = s.note(ctx, "forgetting counts of refusals", func(b *pgx.Batch) {
-		b.Queue(`
-			DELETE FROM refusal
-			WHERE (day, point, kind, reason) IN (
-				SELECT day, point, kind, reason FROM refusal WHERE day < $1 ORDER BY day LIMIT $2 FOR UPDATE SKIP LOCKED)`, before, max(limit, 0),
-		).Exec(func(tag pgconn.CommandTag) error {
-			n = int(tag.RowsAffected())
-			return nil
-		})
-	})
-	if err != nil {
-		return 0, err
-	}
-	return n, nil
+func (s *Store) PruneRefusals(ctx context.Context, before, limit int) (int, error) {
+	return s.forget(ctx, "forgetting counts of refusals", `
+		DELETE FROM refusal
+		WHERE (day, point, kind, reason) IN (
+			SELECT day, point, kind, reason FROM refusal WHERE day < $1 ORDER BY day LIMIT $2 FOR UPDATE SKIP LOCKED)`, before, max(limit, 0))
 }

@@ -5,10 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/certwright/certwright/pkg/audit"
 	"github.com/certwright/certwright/pkg/fault"
+	"github.com/certwright/certwright/pkg/internal/pgtest"
 	"github.com/certwright/certwright/pkg/pki"
 	"github.com/certwright/certwright/pkg/store"
 	"github.com/certwright/certwright/pkg/store/postgres"
@@ -56,21 +55,7 @@ func TestNotesWaitForTheFence(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	connect := func() *pgx.Conn {
-		conn, err := pgx.Connect(t.Context(), dsn)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close(context.Background()) })
-		return conn
-	}
-	fencer, watcher := connect(), connect()
-	exec := func(sql string) {
-		t.Helper()
-		if _, err := fencer.Exec(t.Context(), sql); err != nil {
-			t.Fatal(err)
-		}
-	}
+	fencer, watcher := pgtest.Connect(t, dsn), pgtest.Connect(t, dsn)
 	for name, note := range map[string]func(context.Context) error{
 		"PruneEnrollments": func(ctx context.Context) error { _, err := s.PruneEnrollments(ctx, later, 10); return err },
 		"PruneIdempotency": func(ctx context.Context) error { _, err := s.PruneIdempotency(ctx, later, 10); return err },
@@ -88,8 +73,8 @@ func TestNotesWaitForTheFence(t *testing.T) {
 			return s.NoteVisible(ctx, []store.Visible{{IssuerKeyID: keyID, Serial: revoked.Certificate.Serial, OCSPAt: later}})
 		},
 	} {
-		exec(`BEGIN`)
-		exec(`UPDATE head SET closed_at = change`)
+		pgtest.Exec(t, fencer, `BEGIN`)
+		pgtest.Exec(t, fencer, `UPDATE head SET closed_at = change`)
 		done := make(chan error, 1)
 		go func() { done <- note(t.Context()) }()
 		for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
@@ -105,10 +90,10 @@ func TestNotesWaitForTheFence(t *testing.T) {
 				break
 			}
 		}
-		exec(`COMMIT`)
+		pgtest.Exec(t, fencer, `COMMIT`)
 		if err := <-done; !fault.Is(err, fault.Unavailable) {
 			t.Errorf("%s when the fence is up: %v, want %v", name, err, store.ErrNotInUse)
 		}
-		exec(`UPDATE head SET closed_at = NULL`)
+		pgtest.Exec(t, fencer, `UPDATE head SET closed_at = NULL`)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/certwright/certwright/pkg/fault"
@@ -143,19 +142,9 @@ func (s *Store) Idempotency(ctx context.Context, id [32]byte, at time.Time) (sto
 }
 
 // PruneIdempotency implements store.Idempotencies. Several replicas may do it at once: each takes rows of its own.
-func (s *Store) PruneIdempotency(ctx context.Context, at time.Time, limit int) (n int, err error) {
-	err = s.note(ctx, "forgetting old requests", func(b *pgx.Batch) {
-		b.Queue(`
-			DELETE FROM idempotency
-			WHERE id IN (
-				SELECT id FROM idempotency WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)`, cut(at), max(limit, 0),
-		).Exec(func(tag pgconn.CommandTag) error {
-			n = int(tag.RowsAffected())
-			return nil
-		})
-	})
-	if err != nil {
-		return 0, err
-	}
-	return n, nil
+func (s *Store) PruneIdempotency(ctx context.Context, at time.Time, limit int) (int, error) {
+	return s.forget(ctx, "forgetting old requests", `
+		DELETE FROM idempotency
+		WHERE id IN (
+			SELECT id FROM idempotency WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)`, cut(at), max(limit, 0))
 }

@@ -196,23 +196,9 @@ func TestSettleAcrossRoles(t *testing.T) {
 	if err := old.RecordIssuance(t.Context(), first); err != nil {
 		t.Fatal(err)
 	}
-	connect := func() *pgx.Conn {
-		conn, err := pgx.Connect(t.Context(), owner)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close(context.Background()) })
-		return conn
-	}
-	holder, watcher := connect(), connect() // in a transaction, pg_stat_activity stays as it was
-	exec := func(sql string) {
-		t.Helper()
-		if _, err := holder.Exec(t.Context(), sql); err != nil {
-			t.Fatal(err)
-		}
-	}
-	exec(`BEGIN`)
-	exec(`SELECT 1 FROM device WHERE id = '` + first.Certificate.Device + `' FOR UPDATE`)
+	holder, watcher := pgtest.Connect(t, owner), pgtest.Connect(t, owner) // in a transaction, pg_stat_activity stays as it was
+	pgtest.Exec(t, holder, `BEGIN`)
+	pgtest.Exec(t, holder, `SELECT 1 FROM device WHERE id = '`+first.Certificate.Device+`' FOR UPDATE`)
 	late := issuance(issuerID, keyID)
 	late.Certificate.Device, late.Certificate.SPKIHash = first.Certificate.Device, first.Certificate.SPKIHash
 	issued, settled := make(chan error, 1), make(chan error, 1)
@@ -248,7 +234,7 @@ func TestSettleAcrossRoles(t *testing.T) {
 		}
 		until("Settle waits for a transaction of another role, and looks again", `SELECT max(query_start) > '`+look.Format(time.RFC3339Nano)+`'`+looks, settled)
 	}
-	exec(`ROLLBACK`)
+	pgtest.Exec(t, holder, `ROLLBACK`)
 	if err := <-settled; err != nil {
 		t.Errorf("Settle: %v", err)
 	}

@@ -473,20 +473,8 @@ func (s *Store) Refusals(ctx context.Context, from int) (rs []store.Refusal, err
 }
 
 // PruneRefusals forgets the counts of days that are long past.
-func (s *Store) PruneRefusals(ctx context.Context, before, limit int) (n int, err error) {
-	err = s.write(ctx, &op{quiet: true, apply: func(t *tx) error {
-		if t.head.Closed {
-			return errNotInUse()
-		}
-		res, err := t.execResult(`
-			DELETE FROM refusal WHERE (day, point, kind, reason) IN (
-				SELECT day, point, kind, reason FROM refusal WHERE day < ? ORDER BY day LIMIT ?)`, before, max(limit, 0))
-		if err != nil {
-			return err
-		}
-		rows, err := res.RowsAffected()
-		n = int(rows)
-		return err
-	}})
-	return n, err
+func (s *Store) PruneRefusals(ctx context.Context, before, limit int) (int, error) {
+	return s.forget(ctx, `
+		DELETE FROM refusal WHERE (day, point, kind, reason) IN (
+			SELECT day, point, kind, reason FROM refusal WHERE day < ? ORDER BY day LIMIT ?)`, before, max(limit, 0))
 }

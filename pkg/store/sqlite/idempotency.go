@@ -70,14 +70,19 @@ func (s *Store) Idempotency(ctx context.Context, id [32]byte, at time.Time) (sto
 }
 
 // PruneIdempotency deletes what has ended.
-func (s *Store) PruneIdempotency(ctx context.Context, at time.Time, limit int) (n int, err error) {
+func (s *Store) PruneIdempotency(ctx context.Context, at time.Time, limit int) (int, error) {
+	return s.forget(ctx, `
+		DELETE FROM idempotency
+		WHERE id IN (SELECT id FROM idempotency WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)`, micros(at), max(limit, 0))
+}
+
+// forget deletes rows by one statement, and returns how many there were. It is no change in the sense of the contract.
+func (s *Store) forget(ctx context.Context, deletion string, args ...any) (n int, err error) {
 	err = s.write(ctx, &op{quiet: true, apply: func(t *tx) error {
 		if t.head.Closed {
 			return errNotInUse()
 		}
-		res, err := t.execResult(`
-			DELETE FROM idempotency
-			WHERE id IN (SELECT id FROM idempotency WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)`, micros(at), max(limit, 0))
+		res, err := t.execResult(deletion, args...)
 		if err != nil {
 			return err
 		}
